@@ -1,0 +1,59 @@
+# make setup | demo | test | test-all | check | bench | bench-throughput
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test test-all check settings-table lock bench bench-throughput
+
+setup: $(READY) ## An environment in .venv with everything that the lock pins
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
+	@echo "setup: $$($(PYTHON) -V) into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@echo "setup: installing $$(grep -c '^[a-z].*==' requirements.lock) packages (about a minute the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	  --require-hashes -r requirements.lock | sed -un 's/^Collecting \([^ ]*\).*/setup:   \1/p'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	  --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "setup: done"
+
+demo: setup ## Real exposures through a real Kafka, watched live
+	@$(BIN)/governor demo
+
+test: setup ## Unit and integration tests, at most ten minutes
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup ## Every test
+	@$(BIN)/python -m pytest
+
+check: setup ## What must hold of the sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@diff -u <(sed -n '/<!-- settings:begin -->/,/<!-- settings:end -->/{//!p}' README.md) \
+	  <($(BIN)/governor config --markdown) \
+	  || { echo "README.md: the settings have changed: run make settings-table"; exit 1; }
+
+settings-table: setup ## Write the settings into README.md
+	@$(BIN)/governor config --markdown > .venv/settings.md
+	@sed -i -e '/<!-- settings:begin -->/,/<!-- settings:end -->/{//!d}' \
+	  -e '/<!-- settings:begin -->/r .venv/settings.md' README.md
+
+lock: ## Pin anew what pyproject.toml asks for
+	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	  --upgrade --quiet --output-file requirements.lock pyproject.toml
+
+bench: setup ## All figures
+	@$(BIN)/python -m benchmarks
+
+bench-throughput: setup ## Impressions per second; the last line is JSON
+	@$(BIN)/python -m benchmarks.throughput

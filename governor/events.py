@@ -1,0 +1,524 @@
+"""Events as columns: JSON in, arrays out, and a reason for each message that is no event.
+
+A batch is decoded whole; only when something in it cannot be decoded are its messages taken one
+by one, so a bad message costs only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import repeat
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from msgspec.structs import astuple
+from numpy.typing import NDArray
+
+from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, MAX_TIME, RETARGETING, TYPE_SHIFT
+from governor.hashing import hash_spans
+from governor.labels import FIELDS, Ad, Labels
+from governor.records import Records
+from governor.ticks import SECOND
+
+__all__ = [
+    "MAX_ID_BYTES",
+    "Columns",
+    "Limits",
+    "Reason",
+    "Rejected",
+    "decode_controls",
+    "decode_engagements",
+    "decode_impressions",
+]
+
+MAX_ID_BYTES = 512
+"""The longest id or label value, in bytes of UTF-8."""
+
+MILLISECONDS_FROM = 1e11
+"""An epoch time of the year 5138 in seconds, of 1973 in milliseconds: no event's time in seconds
+is as large, and every one in milliseconds since 1973 is."""
+
+EXPOSURE_TYPES = {None: 0, "impression": 0, "loaded": 1, "viewable": 2}
+ENGAGEMENT_TYPES = {"click": 1, "dwell": 2, "visit": 3, "conversion": 4, "hide": 5, "complaint": 6}
+OTHER_ENGAGEMENT = 31
+CONTROL_TYPES = {"opt_out": 0, "opt_in": 1, "consent": 2, "less_often": 3, "erase": 4, "link": 5}
+
+
+class Reason(StrEnum):
+    """Why a message is a dead letter."""
+
+    MALFORMED = "malformed"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    EMPTY_ID = "empty_id"
+    ID_TOO_LONG = "id_too_long"
+    NUL_BYTE = "nul_byte"
+    MILLISECONDS = "milliseconds"
+    FUTURE = "future"
+    PAST = "past"
+    TOO_LARGE = "too_large"
+    NO_VALUE = "no_value"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that is no event."""
+
+    index: int
+    """Its place in the records given."""
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may be; times in ticks, measured from the record's own timestamp."""
+
+    max_future: int = 300 * SECOND
+    max_age: int = 3650 * 86400 * SECOND
+    max_bytes: int = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Events of one kind; every column but ``text`` has one element an event."""
+
+    text: NDArray[np.uint8]
+    """User ids, end to end."""
+    user_start: NDArray[np.int64]
+    user_size: NDArray[np.int64]
+    ts: NDArray[np.int64]
+    """Event time in ticks."""
+    what: NDArray[np.int64]
+    """Kind, type and flags, as in word 0 of an entry."""
+    event: NDArray[np.uint64]
+    exposure: NDArray[np.uint64]
+    ad: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+    """The record's own timestamp in milliseconds."""
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+class _Impression(msgspec.Struct, gc=False):
+    event_id: str
+    user_id: str
+    ts: float
+    campaign_id: str
+    impression_id: str | None = None
+    creative_id: str | None = None
+    advertiser_id: str | None = None
+    category: str | None = None
+    channel: str | None = None
+    surface: str | None = None
+    segment: str | None = None
+    labels: dict[str, str] | None = None
+    kind: str | None = None
+    retargeting: bool = False
+
+
+class _Engagement(msgspec.Struct, gc=False):
+    event_id: str
+    user_id: str
+    ts: float
+    type: str
+    impression_id: str | None = None
+    campaign_id: str | None = None
+    creative_id: str | None = None
+    advertiser_id: str | None = None
+    category: str | None = None
+    channel: str | None = None
+    surface: str | None = None
+    segment: str | None = None
+    labels: dict[str, str] | None = None
+
+
+class _Control(msgspec.Struct, gc=False):
+    event_id: str
+    user_id: str
+    ts: float
+    type: str
+    label: str | None = None
+    campaign_id: str | None = None
+    creative_id: str | None = None
+    advertiser_id: str | None = None
+    category: str | None = None
+    channel: str | None = None
+    surface: str | None = None
+    segment: str | None = None
+    labels: dict[str, str] | None = None
+
+
+class _BadEventError(Exception):
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """Columns of Python values, as a decoder of one kind hands them on."""
+
+    event_id: Sequence[str]
+    user_id: Sequence[str]
+    ts: Sequence[float]
+    exposure_id: Sequence[str | None]
+    what: Iterable[int]
+    ads: Iterable[Ad]
+
+
+def _impressions(events: Sequence[_Impression]) -> _Decoded:
+    (
+        event_id, user_id, ts, campaign, impression_id, creative, advertiser, category, channel,
+        surface, segment, labels, kind, retargeting,
+    ) = zip(*map(astuple, events), strict=True)  # fmt: skip
+    if "" in campaign:
+        raise _BadEventError(Reason.EMPTY_ID, "campaign_id is empty")
+    if any(kind) or any(retargeting):
+        what: Iterable[int] = map(_exposure, kind, retargeting)
+    else:
+        what = repeat(EXPOSURE, len(events))
+    return _Decoded(
+        event_id,
+        user_id,
+        ts,
+        [one or other for one, other in zip(impression_id, event_id, strict=True)],
+        what,
+        _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+    )
+
+
+def _exposure(kind: str | None, retargeting: bool) -> int:
+    code = EXPOSURE_TYPES.get(kind)
+    if code is None:
+        raise _BadEventError(Reason.WRONG_TYPE, f"kind is {kind!r}: loaded, impression, viewable")
+    return EXPOSURE | code << TYPE_SHIFT | (RETARGETING if retargeting else 0)
+
+
+def _engagements(events: Sequence[_Engagement]) -> _Decoded:
+    for event in events:
+        if not event.type:
+            raise _BadEventError(Reason.MISSING_FIELD, "type is empty")
+        if not event.impression_id and not any(astuple(event)[5:]):
+            raise _BadEventError(
+                Reason.MISSING_FIELD, "neither impression_id nor a label says what it answers"
+            )
+        if event.type not in ENGAGEMENT_TYPES:
+            event.labels = {**(event.labels or {}), "engagement": event.type}
+    (
+        event_id, user_id, ts, kind, impression_id, campaign, creative, advertiser, category,
+        channel, surface, segment, labels,
+    ) = zip(*map(astuple, events), strict=True)  # fmt: skip
+    return _Decoded(
+        event_id,
+        user_id,
+        ts,
+        impression_id,
+        [ENGAGEMENT | ENGAGEMENT_TYPES.get(one, OTHER_ENGAGEMENT) << TYPE_SHIFT for one in kind],
+        _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+    )
+
+
+def _controls(events: Sequence[_Control]) -> _Decoded:
+    for event in events:
+        if event.type not in CONTROL_TYPES:
+            raise _BadEventError(
+                Reason.WRONG_TYPE, f"type is {event.type!r}: {', '.join(CONTROL_TYPES)}"
+            )
+        if event.label:
+            _spread(event, event.label)
+    (
+        event_id, user_id, ts, kind, _, campaign, creative, advertiser, category, channel, surface,
+        segment, labels,
+    ) = zip(*map(astuple, events), strict=True)  # fmt: skip
+    return _Decoded(
+        event_id,
+        user_id,
+        ts,
+        list(repeat(None, len(events))),
+        [CONTROL | CONTROL_TYPES[one] << TYPE_SHIFT for one in kind],
+        _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+    )
+
+
+def _spread(event: _Control, label: str) -> None:
+    """Turn ``label: "campaign:C7"`` into the field that it means."""
+    dimension, colon, value = label.partition(":")
+    if label == "user":
+        return
+    if not colon or not dimension or not value:
+        raise _BadEventError(
+            Reason.WRONG_TYPE, f"label is {label[:64]!r}: write user, or dimension:value"
+        )
+    if dimension in ("campaign", "creative", "advertiser"):
+        setattr(event, f"{dimension}_id", value)
+    elif dimension in FIELDS:
+        setattr(event, dimension, value)
+    else:
+        event.labels = {**(event.labels or {}), dimension: value}
+
+
+def _ads(*columns: Sequence[Any]) -> Iterable[Ad]:
+    *fields, labels = columns
+    if any(labels):
+        labels = [tuple(sorted(one.items())) if one else None for one in labels]
+    return cast(Iterable[Ad], zip(*fields, labels, strict=True))
+
+
+Decode = Callable[[Records, Labels, Limits], tuple[Columns, list[Rejected]]]
+
+
+def decode_impressions(
+    records: Records, labels: Labels, limits: Limits
+) -> tuple[Columns, list[Rejected]]:
+    """Impressions as columns; ads are interned in ``labels``.
+
+    Returns:
+        Columns of the messages that are events, and the others with their reasons.
+    """
+    return _decode(_IMPRESSION, _impressions, records, labels, limits)
+
+
+def decode_engagements(
+    records: Records, labels: Labels, limits: Limits
+) -> tuple[Columns, list[Rejected]]:
+    """The same for engagements."""
+    return _decode(_ENGAGEMENT, _engagements, records, labels, limits)
+
+
+def decode_controls(
+    records: Records, labels: Labels, limits: Limits
+) -> tuple[Columns, list[Rejected]]:
+    """The same for controls."""
+    return _decode(_CONTROL, _controls, records, labels, limits)
+
+
+_IMPRESSION = msgspec.json.Decoder(_Impression).decode
+_ENGAGEMENT = msgspec.json.Decoder(_Engagement).decode
+_CONTROL = msgspec.json.Decoder(_Control).decode
+
+
+def _decode(
+    decode: Callable[[memoryview], Any],
+    spread: Callable[[Sequence[Any]], _Decoded],
+    records: Records,
+    labels: Labels,
+    limits: Limits,
+) -> tuple[Columns, list[Rejected]]:
+    size = records.value_size
+    if len(records) > 0 and size.min() >= 0 and size.max() <= limits.max_bytes:
+        view = memoryview(records.buffer)
+        start = records.value_start.tolist()
+        end = (records.value_start + size).tolist()
+        try:
+            decoded = spread([decode(view[a:b]) for a, b in zip(start, end, strict=True)])
+            columns, good = _columns(decoded, records, labels, limits)
+            if good is None:
+                return columns, []
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, _BadEventError):
+            pass  # something in here is no event: find out which, one by one
+    return _decode_singly(decode, spread, records, labels, limits)
+
+
+def _decode_singly(
+    decode: Callable[[memoryview], Any],
+    spread: Callable[[Sequence[Any]], _Decoded],
+    records: Records,
+    labels: Labels,
+    limits: Limits,
+) -> tuple[Columns, list[Rejected]]:
+    rejected: list[Rejected] = []
+    events, kept = [], []
+    for i in range(len(records)):
+        try:
+            event = _decode_one(decode, records.value(i), limits)
+            spread([event])
+            _check_strings(event)
+        except _BadEventError as bad:
+            rejected.append(Rejected(i, bad.reason, bad.detail))
+        else:
+            events.append(event)
+            kept.append(i)
+    if not events:
+        return _NOTHING, rejected
+    place = np.array(kept, np.int64)
+    columns, good = _columns(spread(events), records.select(place), labels, limits)
+    if good is not None:
+        rejected += [Rejected(kept[i], reason, detail) for i, reason, detail in good.bad]
+        place = place[good.rows]
+        kept_events = [events[i] for i in good.rows.tolist()]
+        if not kept_events:
+            return _NOTHING, sorted(rejected, key=lambda one: one.index)
+        columns, _ = _columns(spread(kept_events), records.select(place), labels, limits)
+    return columns, sorted(rejected, key=lambda one: one.index)
+
+
+def _decode_one(decode: Callable[[memoryview], Any], value: bytes | None, limits: Limits) -> Any:
+    if value is None:
+        raise _BadEventError(Reason.NO_VALUE, "the record has no value")
+    if len(value) > limits.max_bytes:
+        raise _BadEventError(
+            Reason.TOO_LARGE,
+            f"{len(value)} bytes, more than GOVERNOR_MAX_EVENT_BYTES={limits.max_bytes}",
+        )
+    try:
+        return decode(memoryview(value))
+    except msgspec.ValidationError as error:
+        text = str(error)
+        if "missing required field" in text:
+            raise _BadEventError(Reason.MISSING_FIELD, text) from None
+        if text.startswith("Expected `object`"):
+            raise _BadEventError(Reason.MALFORMED, text) from None
+        raise _BadEventError(Reason.WRONG_TYPE, text) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _BadEventError(Reason.MALFORMED, str(error)) from None
+
+
+def _check_strings(event: msgspec.Struct) -> None:
+    """Every string that becomes an id or a label: encodable, short enough, without NUL."""
+    for name, value in msgspec.structs.asdict(event).items():
+        pairs = value.items() if isinstance(value, dict) else [(name, value)]
+        for key, text in pairs:
+            if not isinstance(text, str):
+                continue
+            for one in (key, text):
+                try:
+                    size = len(one.encode())
+                except UnicodeEncodeError as error:
+                    raise _BadEventError(Reason.MALFORMED, f"{name}: {error.reason}") from None
+                if "\0" in one:
+                    raise _BadEventError(Reason.NUL_BYTE, f"{name} contains a NUL")
+                if size > MAX_ID_BYTES:
+                    raise _BadEventError(
+                        Reason.ID_TOO_LONG, f"{name} has {size} bytes, more than {MAX_ID_BYTES}"
+                    )
+    for name in ("event_id", "user_id"):
+        if getattr(event, name) == "":
+            raise _BadEventError(Reason.EMPTY_ID, f"{name} is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """Which events are good, and what is wrong with the others."""
+
+    rows: NDArray[np.int64]
+    bad: list[tuple[int, Reason, str]]
+
+
+def _columns(
+    decoded: _Decoded, records: Records, labels: Labels, limits: Limits
+) -> tuple[Columns, _Sorted | None]:
+    """Arrays from values, or, when some are out of bounds, which ones."""
+    n = len(decoded.ts)
+    seconds = np.array(decoded.ts, np.float64)
+    bad = _check_times(seconds, records.timestamp, limits)
+    if bad:
+        wrong = {i for i, _, _ in bad}
+        rows = np.array([i for i in range(n) if i not in wrong], np.int64)
+        return _NOTHING, _Sorted(rows, bad)
+
+    exposure_id = [one or "" for one in decoded.exposure_id]
+    text, start, size = _spans([*decoded.user_id, *decoded.event_id, *exposure_id])
+    if size.max() > MAX_ID_BYTES or size[: 2 * n].min() == 0 or 0 in text:
+        raise _BadEventError(Reason.ID_TOO_LONG, "an id is empty, too long, or contains a NUL")
+    event = hash_spans(text, start[n : 2 * n], size[n : 2 * n])
+    exposure = hash_spans(text, start[2 * n :], size[2 * n :])
+    exposure[size[2 * n :] == 0] = 0
+    known = labels.known
+    ads = list(decoded.ads)
+    ad = list(map(known.get, ads))
+    if None in ad:
+        for i, number in enumerate(ad):
+            if number is None:
+                ad[i] = labels.intern(_checked(ads[i]))
+    return (
+        Columns(
+            text,
+            start[:n],
+            size[:n],
+            np.rint(seconds * SECOND).astype(np.int64),
+            np.fromiter(decoded.what, np.int64, n),
+            event,
+            exposure,
+            np.array(ad, np.int64),
+            records.timestamp,
+        ),
+        None,
+    )
+
+
+def _check_times(
+    seconds: NDArray[np.float64], timestamp: NDArray[np.int64], limits: Limits
+) -> list[tuple[int, Reason, str]]:
+    """Indices of events whose time cannot be right, with the reason."""
+    now = timestamp / 1000
+    unstamped = timestamp < 0
+    after = (seconds > now + limits.max_future / SECOND) & ~unstamped
+    before = (seconds < now - limits.max_age / SECOND) & ~unstamped
+    wrong = after | before | (seconds < 0) | (seconds * SECOND > MAX_TIME)
+    bad: list[tuple[int, Reason, str]] = []
+    for i in np.flatnonzero(wrong | (np.abs(seconds) >= MILLISECONDS_FROM)).tolist():
+        ts = seconds[i]
+        if abs(ts) >= MILLISECONDS_FROM:
+            bad.append(
+                (
+                    i,
+                    Reason.MILLISECONDS,
+                    f"ts {ts:.0f} is not in seconds: divide it by 1000 or more",
+                )
+            )
+        elif before[i] or ts < 0:
+            bad.append(
+                (i, Reason.PAST, f"ts {ts} is more than GOVERNOR_MAX_AGE before the record's time")
+            )
+        else:
+            bad.append(
+                (i, Reason.FUTURE, f"ts {ts} is more than GOVERNOR_MAX_FUTURE after the record's")
+            )
+    return bad
+
+
+def _checked(ad: Ad) -> Ad:
+    """The ad, if its label values can be labels; checked once per distinct ad."""
+    *fields, labels = ad
+    pairs = cast(tuple[tuple[str, str], ...], labels or ())
+    for text in (*fields, *(part for pair in pairs for part in pair)):
+        if text is not None and ("\0" in text or len(text.encode()) > MAX_ID_BYTES):
+            raise _BadEventError(Reason.ID_TOO_LONG, "a label is too long or contains a NUL")
+    return ad
+
+
+def _spans(
+    texts: Sequence[str],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """All texts end to end in UTF-8, with where each starts and how long it is."""
+    joined = "".join(texts)
+    data = joined.encode()
+    if len(data) == len(joined):
+        size = np.fromiter(map(len, texts), np.int64, len(texts))
+    else:
+        size = np.array([len(text.encode()) for text in texts], np.int64)
+    start = np.zeros(len(texts), np.int64)
+    np.cumsum(size[:-1], out=start[1:])
+    return np.frombuffer(data, np.uint8), start, size
+
+
+_NO_NUMBERS = np.zeros(0, np.int64)
+_NO_HASHES = np.zeros(0, np.uint64)
+_NOTHING = Columns(
+    np.zeros(0, np.uint8),
+    _NO_NUMBERS,
+    _NO_NUMBERS,
+    _NO_NUMBERS,
+    _NO_NUMBERS,
+    _NO_HASHES,
+    _NO_HASHES,
+    _NO_NUMBERS,
+    _NO_NUMBERS,
+)

@@ -1,0 +1,345 @@
+"""Rows as changelog records, and back.
+
+A record's key is ``u`` and the user id, or ``a`` and eight bytes of ad hash. An ad's value is its
+canonical name. A row's value, little-endian:
+
+    0    magic (1 byte), version (1), entries (2)
+    4    digest (8), until (8), as in the row's header
+    20   entries, newest first: words 0 and 1 (16), exposure hash (8), ad hash (8)
+    end  checksum over key and value (4)
+
+Rows are whole, so the newest record of a key is all there is to know about it; a null value
+forgets the row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governor.compiled import compiled
+from governor.decisions import GRACE
+from governor.entries import ad_of, ticks_of
+from governor.hashing import hash_bytes, mix
+from governor.labels import Labels, ad_hash
+from governor.records import Records
+from governor.rows import (
+    CAPACITIES,
+    DIRTY,
+    GONE,
+    USED,
+    Rows,
+    State,
+    add,
+    find,
+    flags_of,
+    grow,
+    has_room,
+    id_size,
+    id_start,
+    length_of,
+    mark_dirty,
+    remove,
+    reserve,
+    run_of,
+    set_length,
+)
+
+__all__ = ["VERSION", "RowError", "ad_records", "encode", "load", "settle", "sweep"]
+
+MAGIC = 0xE7
+VERSION = 1
+HEAD = 20
+ENTRY = 32
+CHECKSUM = 4
+_KEY_USER, _KEY_AD = ord("u"), ord("a")
+
+_ROWS, _DIRTY, _NEWEST, _SWEEP = State.ROWS, State.DIRTY, State.NEWEST, State.SWEEP
+_GRACE = GRACE
+_AD_BITS = np.uint64(24)
+_BYTE, _LOW8, _LOW32 = np.uint64(8), np.uint64(0xFF), np.uint64(0xFFFFFFFF)
+_NONE = np.uint64(0)
+
+_OK, _WANTS_ROOM, _UNKNOWN_AD, _FOREIGN, _NEWER, _DAMAGED = 0, 1, 2, 3, 4, 5
+
+
+class RowError(Exception):
+    """A changelog record cannot be read as a row."""
+
+
+def ad_records(ads: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Keys and values that name ads in the changelog."""
+    return [(b"a" + hashed.to_bytes(8, "little"), name) for hashed, name in ads]
+
+
+def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Records:
+    """The named ads, then every dirty row."""
+    dirty = table.dirty[: table.state[State.DIRTY]]
+    head = Records.of([(key, value, 0) for key, value in named])
+    size = len(head.buffer) + int(_encoded_size(table, dirty))
+    out = np.empty(size, np.uint8)
+    out[: len(head.buffer)] = head.buffer
+    n = len(head) + len(dirty)
+    key_start, key_size, value_size = (np.zeros(n, np.int64) for _ in range(3))
+    key_start[: len(head)] = head.key_start
+    key_size[: len(head)] = head.key_size
+    value_size[: len(head)] = head.value_size
+    _encode_rows(
+        table, dirty, labels.ad_hash, out, len(head.buffer), len(head), key_start, key_size,
+        value_size,
+    )  # fmt: skip
+    nothing = np.zeros(n, np.int64)
+    return Records(out, nothing, nothing, key_start, key_size, key_start + key_size, value_size)
+
+
+@compiled
+def _encoded_size(table: Rows, dirty: NDArray[np.int64]) -> int:
+    size = 0
+    for row in dirty:
+        size += 1 + id_size(table.header[row, 1])
+        if not flags_of(table.header[row, 1]) & GONE:
+            size += HEAD + ENTRY * length_of(table.header[row, 0]) + CHECKSUM
+    return size
+
+
+@compiled
+def _encode_rows(
+    table: Rows,
+    dirty: NDArray[np.int64],
+    ad_hash: NDArray[np.uint64],
+    out: NDArray[np.uint8],
+    at: int,
+    record: int,
+    key_start: NDArray[np.int64],
+    key_size: NDArray[np.int64],
+    value_size: NDArray[np.int64],
+) -> None:
+    for row in dirty:
+        header0, header1 = table.header[row, 0], table.header[row, 1]
+        key_start[record] = at
+        key_size[record] = 1 + id_size(header1)
+        out[at] = _KEY_USER
+        for i in range(id_size(header1)):
+            out[at + 1 + i] = table.ids[id_start(header1) + i]
+        at += key_size[record]
+        if flags_of(header1) & GONE:
+            value_size[record] = -1
+        else:
+            begin = at
+            length = length_of(header0)
+            out[at], out[at + 1] = MAGIC, VERSION
+            out[at + 2], out[at + 3] = length & 0xFF, length >> 8
+            _put64(out, at + 4, table.header[row, 2])
+            _put64(out, at + 12, table.header[row, 3])
+            at += HEAD
+            start = run_of(header0)
+            for i in range(start, start + length):
+                _put64(out, at, table.arena[i, 0])
+                _put64(out, at + 8, table.arena[i, 1])
+                _put64(out, at + 16, table.arena[i, 2] >> _AD_BITS)
+                _put64(out, at + 24, ad_hash[ad_of(table.arena[i, 2])])
+                at += ENTRY
+            checksum = _checksum(out, key_start[record], key_size[record], begin, at - begin)
+            for i in range(CHECKSUM):
+                out[at + i] = (checksum >> (np.uint64(i) * _BYTE)) & _LOW8
+            at += CHECKSUM
+            value_size[record] = at - begin
+        record += 1
+
+
+@compiled
+def _checksum(
+    buffer: NDArray[np.uint8], key_start: int, key_size: int, start: int, size: int
+) -> np.uint64:
+    return mix(hash_bytes(buffer, key_start, key_size), hash_bytes(buffer, start, size)) & _LOW32
+
+
+@compiled
+def _put64(out: NDArray[np.uint8], at: int, word: np.uint64) -> None:
+    for i in range(8):
+        out[at + i] = (word >> (np.uint64(i) * _BYTE)) & _LOW8
+
+
+@compiled
+def _get64(buffer: NDArray[np.uint8], at: int) -> np.uint64:
+    word = _NONE
+    for i in range(8):
+        word |= np.uint64(buffer[at + i]) << (np.uint64(i) * _BYTE)
+    return word
+
+
+def settle(table: Rows) -> int:
+    """Count dirty rows as taken and forget those that are gone; return how many there were."""
+    return int(_settle(table))
+
+
+@compiled
+def _settle(table: Rows) -> int:
+    count = table.state[_DIRTY]
+    for k in range(count):
+        row = table.dirty[k]
+        if flags_of(table.header[row, 1]) & GONE:
+            remove(table, row)
+        else:
+            table.header[row, 1] &= ~np.uint64(DIRTY)
+    table.state[_DIRTY] = 0
+    return count
+
+
+@compiled
+def sweep(table: Rows, horizon: int, limit: int) -> None:
+    """Mark rows dirty whose decision has run out or which nobody asks about any more.
+
+    Looks at ``limit`` rows from where it stopped last; `Ledger.take` does what is due.
+    """
+    state = table.state
+    watermark = state[_NEWEST]
+    for _ in range(min(limit, state[_ROWS])):
+        if state[_DIRTY] == len(table.dirty):
+            return
+        row = state[_SWEEP]
+        if row >= state[_ROWS]:
+            row = 0
+        state[_SWEEP] = row + 1
+        if not flags_of(table.header[row, 1]) & USED:
+            continue
+        ran_out = (
+            table.header[row, 2] != _NONE and np.int64(table.header[row, 3]) <= watermark - _GRACE
+        )
+        newest = ticks_of(table.arena[run_of(table.header[row, 0]), 0])
+        if ran_out or newest <= watermark - 2 * horizon:
+            mark_dirty(table, row)
+
+
+def load(table: Rows, labels: Labels, records: Records) -> tuple[Rows, int]:
+    """Rows with those of the records in place of their own; also how many were read.
+
+    Raises:
+        RowError: see the module's text for what a record looks like.
+    """
+    _load_ads(labels, records)
+    done = 0
+    count = 0
+    while True:
+        known = labels.ad_hash[: len(labels)]
+        order = np.argsort(known, kind="stable")
+        done, status, detail, read = _load_rows(
+            table, records.buffer, records.key_start, records.key_size, records.value_start,
+            records.value_size, known[order], order, done,
+        )  # fmt: skip
+        count += read
+        if status == _OK:
+            return table, count
+        if status == _UNKNOWN_AD:
+            labels.reserve(int(detail))
+        elif status == _WANTS_ROOM:
+            table = grow(table, entries=int(CAPACITIES[-1]), id_bytes=int(records.key_size[done]))
+        else:
+            raise RowError(_explain(records, done, status))
+
+
+def _load_ads(labels: Labels, records: Records) -> None:
+    first = records.buffer[np.minimum(records.key_start, len(records.buffer) - 1)]
+    for i in np.flatnonzero((records.key_size == 9) & (first == _KEY_AD)):
+        key, name = records.key(int(i)), records.value(int(i))
+        if key is None or name is None or key[1:] != ad_hash(name).to_bytes(8, "little"):
+            raise RowError(_explain(records, int(i), _DAMAGED))
+        labels.load(name)
+
+
+def _explain(records: Records, i: int, status: int) -> str:
+    where = f"changelog record at offset {records.offset[i]}"
+    if status == _NEWER:
+        return (
+            f"{where} was written by a newer version of the governor: "
+            "upgrade this worker before it takes the partition"
+        )
+    if status == _FOREIGN:
+        return f"{where} is not the governor's: is GOVERNOR_TOPIC_PREFIX another system's?"
+    return (
+        f"{where} is damaged (length or checksum): delete it by producing a null value under its "
+        "key, which forgets that user's row"
+    )
+
+
+@compiled
+def _load_rows(
+    table: Rows,
+    buffer: NDArray[np.uint8],
+    key_start: NDArray[np.int64],
+    key_size: NDArray[np.int64],
+    value_start: NDArray[np.int64],
+    value_size: NDArray[np.int64],
+    known: NDArray[np.uint64],
+    order: NDArray[np.int64],
+    first: int,
+) -> tuple[int, int, np.uint64, int]:
+    """Load records from ``first`` on; where it stopped, why, the unknown ad, rows read."""
+    read = 0
+    ads = np.empty(1 << 16, np.int64)
+    for i in range(first, len(key_start)):
+        if key_size[i] < 1:
+            return i, _FOREIGN, _NONE, read
+        kind = buffer[key_start[i]]
+        if kind == _KEY_AD:
+            continue
+        if kind != _KEY_USER:
+            return i, _FOREIGN, _NONE, read
+        at, size = key_start[i] + 1, key_size[i] - 1
+        hashed = hash_bytes(buffer, at, size)
+        row = find(table, hashed, buffer, at, size)
+        if value_size[i] < 0:
+            if row >= 0:
+                remove(table, row)
+            read += 1
+            continue
+        status = _check(buffer, key_start[i], key_size[i], value_start[i], value_size[i])
+        if status != _OK:
+            return i, status, _NONE, read
+        begin = value_start[i]
+        length = np.int64(buffer[begin + 2]) | (np.int64(buffer[begin + 3]) << 8)
+        for k in range(length):
+            wanted = _get64(buffer, begin + HEAD + ENTRY * k + 24)
+            where = np.searchsorted(known, wanted)
+            if where == len(known) or known[where] != wanted:
+                return i, _UNKNOWN_AD, wanted, read
+            ads[k] = order[where]
+        if not has_room(table, row, length, size):
+            return i, _WANTS_ROOM, _NONE, read
+        if row < 0:
+            row = add(table, hashed, buffer, at, size)
+        set_length(table, row, 0)
+        reserve(table, row, length)
+        set_length(table, row, length)
+        table.header[row, 2] = _get64(buffer, begin + 4)
+        table.header[row, 3] = _get64(buffer, begin + 12)
+        start = run_of(table.header[row, 0])
+        for k in range(length):
+            entry = begin + HEAD + ENTRY * k
+            table.arena[start + k, 0] = _get64(buffer, entry)
+            table.arena[start + k, 1] = _get64(buffer, entry + 8)
+            table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(ads[k])
+        newest = ticks_of(table.arena[start, 0])
+        if newest > table.state[_NEWEST]:
+            table.state[_NEWEST] = newest
+        read += 1
+    return len(key_start), _OK, _NONE, read
+
+
+@compiled
+def _check(buffer: NDArray[np.uint8], key_start: int, key_size: int, start: int, size: int) -> int:
+    """Whether a row's value is what its head says."""
+    if size < HEAD + ENTRY + CHECKSUM:
+        return _DAMAGED
+    if buffer[start] != MAGIC:
+        return _FOREIGN
+    if buffer[start + 1] > VERSION:
+        return _NEWER
+    length = np.int64(buffer[start + 2]) | (np.int64(buffer[start + 3]) << 8)
+    if length < 1 or length > CAPACITIES[-1] or size != HEAD + ENTRY * length + CHECKSUM:
+        return _DAMAGED
+    checksum = _checksum(buffer, key_start, key_size, start, size - CHECKSUM)
+    for i in range(CHECKSUM):
+        if buffer[start + size - CHECKSUM + i] != (checksum >> (np.uint64(i) * _BYTE)) & _LOW8:
+            return _DAMAGED
+    return _OK

@@ -1,0 +1,394 @@
+"""The rows of one partition as arrays: where they lie, how they are found, how they grow.
+
+A row is a header of four words and a run of entries in the arena, newest first. Runs come in size
+classes; a run that is outgrown goes to its class's free list. Users are found through an open
+table of 64-bit slots (half hash, half row number), so a look-up touches one slot, one header and
+the id it compares.
+
+    header 0   start of the run (40 bits) | entries (16 bits) | size class (8 bits)
+    header 1   start of the id (40 bits) | id length (16 bits) | flags (8 bits)
+    header 2   digest of the decision that was last taken for publication, 0 for none
+    header 3   the time in ticks at which that decision has run out
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governor.compiled import compiled
+from governor.entries import WORDS
+from governor.hashing import hash_bytes
+
+__all__ = ["CAPACITIES", "Rows", "State", "compact", "empty", "grow"]
+
+CAPACITIES = np.array(
+    [0, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512]
+    + [640, 768, 1024, 1280, 1536, 2048, 2560, 3072],
+    np.int64,
+)
+"""Entries that a run of each size class holds."""
+
+DIRTY, USED, GONE = 1, 2, 4
+"""Flags: changed since it was last taken; in use; to be removed with the next flush."""
+
+
+class State:
+    """What the numbers in `Rows.state` are."""
+
+    ROWS = 0  # headers handed out, free ones included
+    USERS = 1  # rows in use
+    ARENA = 2  # entries of arena handed out
+    DEAD = 3  # entries of arena in free lists
+    IDS = 4  # bytes of ids handed out
+    DEAD_IDS = 5  # bytes of ids of removed rows
+    DIRTY = 6  # rows in the dirty list
+    FREE_ROW = 7  # head of the free list of headers, plus one
+    NEWEST = 8  # newest event time seen
+    ENTRIES = 9  # entries held
+    OVERFLOW = 10  # entries dropped by the row limit since the start
+    SWEEP = 11  # next row that the sweep looks at
+    SIZE = 12
+
+
+# numba sees class attributes as constants only through globals
+_ROWS, _USERS, _ARENA, _DEAD = State.ROWS, State.USERS, State.ARENA, State.DEAD
+_ENTRIES = State.ENTRIES
+_IDS, _DEAD_IDS, _DIRTY, _FREE_ROW = State.IDS, State.DEAD_IDS, State.DIRTY, State.FREE_ROW
+
+_B8, _B16, _B24, _B32 = np.uint64(8), np.uint64(16), np.uint64(24), np.uint64(32)
+_LOW8, _LOW16 = np.uint64(0xFF), np.uint64(0xFFFF)
+_LOW32 = np.uint64(0xFFFFFFFF)
+_NONE = np.uint64(0)
+_ONE = np.uint64(1)
+
+
+class Rows(NamedTuple):
+    """The arrays; see the module's text."""
+
+    header: NDArray[np.uint64]  # (rows, 4)
+    arena: NDArray[np.uint64]  # (entries, 3)
+    slots: NDArray[np.uint64]  # power of two
+    ids: NDArray[np.uint8]
+    dirty: NDArray[np.int64]
+    free: NDArray[np.int64]  # head of the free list of each size class, plus one
+    state: NDArray[np.int64]
+
+
+def empty(rows: int = 64) -> Rows:
+    """Rows of nobody, with room for a few."""
+    return Rows(
+        np.zeros((rows, 4), np.uint64),
+        np.zeros((4 * rows, WORDS), np.uint64),
+        np.zeros(2 * rows, np.uint64),
+        np.zeros(16 * rows, np.uint8),
+        np.zeros(rows, np.int64),
+        np.zeros(len(CAPACITIES), np.int64),
+        np.zeros(State.SIZE, np.int64),
+    )
+
+
+def grow(rows: Rows, *, entries: int, id_bytes: int) -> Rows:
+    """The same rows with room for one more user, a run of ``entries`` and ``id_bytes``.
+
+    Arrays grow by a quarter, each when it is its turn: what is unused is part of the bytes that
+    a user costs.
+    """
+    state = rows.state
+    header, arena, slots, ids, dirty = rows.header, rows.arena, rows.slots, rows.ids, rows.dirty
+    if state[State.ROWS] + 1 > len(header):
+        header = _longer(header, 1)
+    if state[State.DIRTY] + 1 > len(dirty):
+        dirty = _longer(dirty, 1)
+    if state[State.ARENA] + entries > len(arena):
+        arena = _longer(arena, entries)
+    if state[State.IDS] + id_bytes > len(ids):
+        ids = _longer(ids, id_bytes)
+    grown = rows._replace(header=header, arena=arena, ids=ids, dirty=dirty)
+    if crowded(state[State.USERS] + 1, len(slots)):
+        grown = grown._replace(slots=np.zeros(2 * len(slots), np.uint64))
+        reindex(grown)
+    return grown
+
+
+def _longer(array: NDArray, by: int) -> NDArray:  # type: ignore[type-arg]
+    size = len(array) + max(by, len(array) // 4)
+    out = np.empty((size, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
+    out[len(array) :] = 0
+    return out
+
+
+@compiled
+def crowded(users: int, slots: int) -> bool:
+    """Whether the table of slots is too full for quick look-ups."""
+    return users * 10 > slots * 7
+
+
+@compiled
+def run_of(header0: np.uint64) -> np.int64:
+    """Where the row's entries start."""
+    return np.int64(header0 >> _B24)
+
+
+@compiled
+def length_of(header0: np.uint64) -> np.int64:
+    """How many entries the row holds."""
+    return np.int64((header0 >> _B8) & _LOW16)
+
+
+@compiled
+def class_of(header0: np.uint64) -> np.int64:
+    """The size class of the row's run."""
+    return np.int64(header0 & _LOW8)
+
+
+@compiled
+def run_word(start: int, length: int, size_class: int) -> np.uint64:
+    """Header word 0."""
+    return (np.uint64(start) << _B24) | (np.uint64(length) << _B8) | np.uint64(size_class)
+
+
+@compiled
+def id_start(header1: np.uint64) -> np.int64:
+    """Where the row's id starts."""
+    return np.int64(header1 >> _B24)
+
+
+@compiled
+def id_size(header1: np.uint64) -> np.int64:
+    """Bytes of the row's id."""
+    return np.int64((header1 >> _B8) & _LOW16)
+
+
+@compiled
+def flags_of(header1: np.uint64) -> np.int64:
+    """DIRTY, USED, GONE."""
+    return np.int64(header1 & _LOW8)
+
+
+@compiled
+def find(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, size: int) -> int:
+    """The row of an id, or -1."""
+    mask = np.uint64(len(rows.slots) - 1)
+    at = hashed & mask
+    while rows.slots[at] != _NONE:
+        slot = rows.slots[at]
+        if slot >> _B32 == hashed >> _B32:
+            row = np.int64(slot & _LOW32) - 1
+            header1 = rows.header[row, 1]
+            if id_size(header1) == size:
+                first = id_start(header1)
+                same = True
+                for i in range(size):
+                    if rows.ids[first + i] != text[start + i]:
+                        same = False
+                        break
+                if same:
+                    return row
+        at = (at + _ONE) & mask
+    return -1
+
+
+@compiled
+def place(slots: NDArray[np.uint64], hashed: np.uint64, row: int) -> None:
+    """Enter a row that is not in the table yet."""
+    mask = np.uint64(len(slots) - 1)
+    at = hashed & mask
+    while slots[at] != _NONE:
+        at = (at + _ONE) & mask
+    slots[at] = (hashed & ~_LOW32) | np.uint64(row + 1)
+
+
+@compiled
+def row_hash(rows: Rows, row: int) -> np.uint64:
+    """The hash of a row's id."""
+    header1 = rows.header[row, 1]
+    return hash_bytes(rows.ids, id_start(header1), id_size(header1))
+
+
+@compiled
+def reindex(rows: Rows) -> None:
+    """Enter every row into an empty table."""
+    for row in range(rows.state[_ROWS]):
+        if flags_of(rows.header[row, 1]) & USED:
+            place(rows.slots, row_hash(rows, row), row)
+
+
+@compiled
+def add(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, size: int) -> int:
+    """A new empty row; the caller has made room for it."""
+    state = rows.state
+    if state[_FREE_ROW] > 0:
+        row = state[_FREE_ROW] - 1
+        state[_FREE_ROW] = np.int64(rows.header[row, 0])
+    else:
+        row = state[_ROWS]
+        state[_ROWS] += 1
+    first = state[_IDS]
+    for i in range(size):
+        rows.ids[first + i] = text[start + i]
+    state[_IDS] += size
+    state[_USERS] += 1
+    rows.header[row, 0] = _NONE
+    rows.header[row, 1] = (np.uint64(first) << _B24) | (np.uint64(size) << _B8) | np.uint64(USED)
+    rows.header[row, 2] = _NONE
+    rows.header[row, 3] = _NONE
+    place(rows.slots, hashed, row)
+    return row
+
+
+@compiled
+def remove(rows: Rows, row: int) -> None:
+    """Forget a row; the slots behind its own move up, so that look-ups need no gravestones."""
+    state, slots = rows.state, rows.slots
+    mask = np.uint64(len(slots) - 1)
+    at = row_hash(rows, row) & mask
+    while np.int64(slots[at] & _LOW32) != row + 1:
+        at = (at + _ONE) & mask
+    hole = at
+    while True:
+        at = (at + _ONE) & mask
+        if slots[at] == _NONE:
+            break
+        home = row_hash(rows, np.int64(slots[at] & _LOW32) - 1) & mask
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            slots[hole] = slots[at]
+            hole = at
+    slots[hole] = _NONE
+    release(rows, rows.header[row, 0])
+    state[_ENTRIES] -= length_of(rows.header[row, 0])
+    state[_DEAD_IDS] += id_size(rows.header[row, 1])
+    state[_USERS] -= 1
+    rows.header[row, 1] = _NONE
+    rows.header[row, 2] = _NONE
+    rows.header[row, 3] = _NONE
+    rows.header[row, 0] = np.uint64(state[_FREE_ROW])
+    state[_FREE_ROW] = row + 1
+
+
+@compiled
+def release(rows: Rows, header0: np.uint64) -> None:
+    """Put a run on its class's free list."""
+    size_class = class_of(header0)
+    if size_class > 0:
+        start = run_of(header0)
+        rows.arena[start, 0] = np.uint64(rows.free[size_class])
+        rows.free[size_class] = start + 1
+        rows.state[_DEAD] += CAPACITIES[size_class]
+
+
+@compiled
+def reserve(rows: Rows, row: int, entries: int) -> None:
+    """Give the row a run that holds ``entries``, its own entries copied.
+
+    The caller has made room in the arena.
+    """
+    header0 = rows.header[row, 0]
+    if entries <= CAPACITIES[class_of(header0)]:
+        return
+    size_class = class_for(entries)
+    if rows.free[size_class] > 0:
+        start = rows.free[size_class] - 1
+        rows.free[size_class] = np.int64(rows.arena[start, 0])
+        rows.state[_DEAD] -= CAPACITIES[size_class]
+    else:
+        start = rows.state[_ARENA]
+        rows.state[_ARENA] += CAPACITIES[size_class]
+    old, length = run_of(header0), length_of(header0)
+    for i in range(length):
+        for word in range(WORDS):
+            rows.arena[start + i, word] = rows.arena[old + i, word]
+    release(rows, header0)
+    rows.header[row, 0] = run_word(start, length, size_class)
+
+
+@compiled
+def class_for(entries: int) -> int:
+    """The smallest size class that holds so many entries."""
+    size_class = 0
+    while CAPACITIES[size_class] < entries:
+        size_class += 1
+    return size_class
+
+
+@compiled
+def has_room(rows: Rows, row: int, entries: int, id_bytes: int) -> bool:
+    """Whether `add` (of a row below 0) and `reserve` find what they need."""
+    state = rows.state
+    if state[_ARENA] + CAPACITIES[class_for(entries)] > len(rows.arena):
+        return False
+    if row >= 0:
+        return True
+    return (
+        (state[_FREE_ROW] > 0 or state[_ROWS] < len(rows.header))
+        and state[_IDS] + id_bytes <= len(rows.ids)
+        and not crowded(state[_USERS] + 1, len(rows.slots))
+    )
+
+
+@compiled
+def set_length(rows: Rows, row: int, length: int) -> None:
+    """Note how many entries the row holds now."""
+    header0 = rows.header[row, 0]
+    rows.state[_ENTRIES] += length - length_of(header0)
+    rows.header[row, 0] = run_word(run_of(header0), length, class_of(header0))
+
+
+@compiled
+def mark_dirty(rows: Rows, row: int) -> None:
+    """Have the row taken with the next flush."""
+    if not flags_of(rows.header[row, 1]) & DIRTY:
+        rows.header[row, 1] |= np.uint64(DIRTY)
+        rows.dirty[rows.state[_DIRTY]] = row
+        rows.state[_DIRTY] += 1
+
+
+def wasteful(rows: Rows) -> bool:
+    """Whether free lists and removed ids hold enough for `compact` to be worth its time."""
+    state = rows.state
+    return bool(
+        state[State.DEAD] > 4096 + len(rows.arena) // 4
+        or state[State.DEAD_IDS] > 65536 + len(rows.ids) // 4
+    )
+
+
+def compact(rows: Rows) -> Rows:
+    """The same rows, their entries and ids moved together and nothing between them."""
+    state = rows.state
+    entries = int(state[State.ARENA] - state[State.DEAD])
+    id_bytes = int(state[State.IDS] - state[State.DEAD_IDS])
+    compacted = rows._replace(
+        arena=np.zeros((entries + entries // 8 + 64, WORDS), np.uint64),
+        ids=np.zeros(id_bytes + id_bytes // 8 + 256, np.uint8),
+        free=np.zeros_like(rows.free),
+    )
+    _move(rows, compacted.arena, compacted.ids)
+    return compacted
+
+
+@compiled
+def _move(rows: Rows, arena: NDArray[np.uint64], ids: NDArray[np.uint8]) -> None:
+    state = rows.state
+    used, id_used = 0, 0
+    for row in range(state[_ROWS]):
+        header0, header1 = rows.header[row, 0], rows.header[row, 1]
+        if not flags_of(header1) & USED:
+            continue
+        start, length, size_class = run_of(header0), length_of(header0), class_of(header0)
+        for i in range(length):
+            for word in range(WORDS):
+                arena[used + i, word] = rows.arena[start + i, word]
+        rows.header[row, 0] = run_word(used, length, size_class)
+        used += CAPACITIES[size_class]
+        first, size = id_start(header1), id_size(header1)
+        for i in range(size):
+            ids[id_used + i] = rows.ids[first + i]
+        rows.header[row, 1] = (
+            (np.uint64(id_used) << _B24) | (np.uint64(size) << _B8) | (header1 & _LOW8)
+        )
+        id_used += size
+    state[_ARENA], state[_DEAD] = used, 0
+    state[_IDS], state[_DEAD_IDS] = id_used, 0

@@ -1,0 +1,210 @@
+"""The Faust app: agents that hand batches to the ledger, and the services around them.
+
+``governor worker`` runs it; so does ``faust -A streams.app worker``, which finds ``app`` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import faust
+from faust.auth import SASLCredentials, SSLCredentials
+from faust.types import EventT, StreamT
+
+from governor.events import Limits
+from governor.ledger import Ledger
+from governor.policy import Policy
+from streams import topics
+from streams.deadletters import letters
+from streams.metrics import Metrics
+from streams.outbox import Outbox
+from streams.pipeline import ingest, warm_up
+from streams.settings import Settings, load_settings, read_policy, ticks
+from streams.store import Store
+from streams.transport import RecordsSchema
+from streams.web import Web
+
+__all__ = ["Governor", "create"]
+
+log = logging.getLogger(__name__)
+
+QUEUED_BATCHES = 4
+"""Fetches that wait in front of an agent; each is up to a megabyte."""
+
+
+class Governor(faust.App):
+    """A Faust app with a ledger, an outbox and metrics.
+
+    Made by `create`; `prepare` is what must have happened before it starts.
+    """
+
+    def __init__(self, settings: Settings, policy: Policy, **options: Any) -> None:
+        super().__init__(settings.group, **options)
+        self.settings = settings
+        self.policy = policy
+        self.limits = Limits(
+            max_future=ticks(settings.max_future),
+            max_age=ticks(settings.max_age),
+            max_bytes=settings.max_event_bytes,
+        )
+        self.ledgers = self.Table(
+            "ledger",
+            store="ledger://rows",
+            key_type=bytes,
+            value_type=bytes,
+            schema=RecordsSchema(),
+            changelog_topic=self._topic("ledger"),
+            # Fetches, not records. One would have Faust read the changelog for ever.
+            recovery_buffer_size=2,
+            options={"make": self.empty_ledger},
+        )
+        self.metrics = Metrics(policy, self.snapshot)
+        self.outbox = Outbox(settings, self.store, self.metrics)
+        self.web = Web(settings.metrics_host, settings.metrics_port, self.metrics)
+        for kind in topics.EVENT_TOPICS:
+            self._govern(kind)
+
+    def empty_ledger(self) -> Ledger:
+        """A ledger under this app's policy and settings."""
+        return Ledger(
+            self.policy,
+            horizon=ticks(self.settings.history),
+            row_limit=self.settings.row_limit,
+        )
+
+    def store(self) -> Store:
+        """The ledgers of this worker's partitions."""
+        store: Store = self.ledgers.data
+        return store
+
+    def on_init_dependencies(self) -> list[Any]:
+        """Services that start with the app; the outbox before anything is read."""
+        return [self.web, self.outbox, *super().on_init_dependencies()]
+
+    async def on_first_start(self) -> None:
+        """Wait for Kafka, see to the topics, compile: all before joining the group."""
+        await topics.until_reachable(self.settings)
+        partitions = await topics.ensure(self.settings)
+        self.conf.topic_partitions = partitions
+        started = time.perf_counter()
+        await asyncio.to_thread(warm_up, self.empty_ledger())
+        log.info("compiled in %.1f s; %d partitions", time.perf_counter() - started, partitions)
+
+    def _topic(self, name: str) -> Any:
+        return self.topic(
+            self.settings.topic(name), schema=RecordsSchema(), key_type=None, value_type=None
+        )
+
+    def _govern(self, kind: str) -> None:
+        """An agent for one topic of events."""
+
+        async def govern(stream: StreamT[Any]) -> AsyncIterator[None]:
+            async for event in stream.noack().events():
+                try:
+                    await self.handle(kind, event)
+                except Exception as error:
+                    # Faust would restart the agent only, and go on behind the failed batch.
+                    await self.crash(error)
+                    raise
+                yield
+
+        self.agent(self._topic(kind), name=kind)(govern)
+
+    async def handle(self, kind: str, event: EventT) -> None:
+        """Apply one message's records and hand it to the outbox."""
+        message: Any = event.message
+        records = message.value
+        started = time.perf_counter()
+        ingested = ingest(kind, self.store().ledger(message.partition), records, self.limits)
+        self.metrics.apply_seconds.observe(time.perf_counter() - started)
+        self.metrics.batch(kind, len(records), ingested.outcomes)
+        for one in ingested.rejected:
+            self.metrics.dead_letter(kind, one.reason)
+        dead = letters(message.topic, message.partition, records, ingested.rejected)
+        await self.outbox.add(event, records.timestamp, dead)
+
+    def snapshot(self) -> Mapping[str, object]:
+        """What `Metrics` reads when Prometheus asks."""
+        ledgers = list(self.store().ledgers.values())
+        sizes = [ledger.describe() for ledger in ledgers]
+        return {
+            "users": sum(size["users"] for size in sizes),
+            "exposures_held": sum(size["entries"] for size in sizes),
+            "ledger_bytes": sum(size["bytes"] for size in sizes),
+            "ads": sum(size["ads"] for size in sizes),
+            "overflow": sum(size["overflow"] for size in sizes),
+            "partitions": len(ledgers),
+            "pending_events": self.outbox.events,
+            "changelog_lag_rows": sum(ledger.dirty for ledger in ledgers)
+            + self.outbox.rows_in_flight,
+            "recovery_remaining_records": max(0, self.tables.recovery.active_remaining_total())
+            if self.tables.recovery.in_recovery
+            else 0,
+            "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.EVENT_TOPICS},
+        }
+
+    def _lag(self, topic: str) -> int:
+        consumer = self._consumer
+        return consumer.lag(topic) if consumer is not None else 0
+
+    async def crashed_or_stopped(self) -> None:
+        """Return when the app has crashed or stopped."""
+        events = [asyncio.ensure_future(one.wait()) for one in (self._crashed, self._stopped)]
+        await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        for event in events:
+            event.cancel()
+
+    def _create_directories(self) -> None:
+        """Nothing is kept on disk."""
+
+
+def create(settings: Settings) -> Governor:
+    """The app for these settings."""
+    timeout = settings.session_timeout.total_seconds()
+    return Governor(
+        settings,
+        read_policy(settings),
+        broker="governor://" + ";".join(settings.broker.split(",")),
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=timeout,
+        broker_heartbeat_interval=timeout / 4,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+        store="memory://",
+        stream_buffer_maxsize=QUEUED_BATCHES,
+        # A rebalance and a stop wait until the outbox has acked what was begun.
+        stream_wait_empty=True,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        web_enabled=False,
+        autodiscover=False,
+    )
+
+
+def _credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
+    context: ssl.SSLContext | None = topics.connection(settings).get("ssl_context")
+    if settings.security_protocol.startswith("SASL"):
+        return SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value(),
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    if settings.security_protocol == "SSL":
+        return SSLCredentials(context)
+    return None
+
+
+def __getattr__(name: str) -> Any:
+    """``app``, made from the environment when it is first asked for."""
+    if name == "app":
+        made = globals()["app"] = create(load_settings(os.environ))
+        return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

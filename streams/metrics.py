@@ -1,0 +1,210 @@
+"""Every metric of a worker.
+
+Base units, ``governor_`` first, never a user id as a label, every series there from the start.
+Counters and histograms are advanced by the pipeline a batch at a time; what can be read off the
+ledgers is read when Prometheus asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from governor.events import Reason
+from governor.ledger import OUTCOMES
+from governor.policy import Policy
+from streams.topics import EVENT_TOPICS
+
+__all__ = ["Metrics", "Snapshot"]
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCH_BUCKETS = (1, 10, 100, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+FLUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Snapshot = Callable[[], Mapping[str, object]]
+"""Reads the worker's state: see `_State.collect` for the keys."""
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own."""
+
+    def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
+        self.registry = CollectorRegistry()
+        self._rules = [rule.name for rule in policy.rules]
+        self._events = Counter(
+            "governor_events",
+            "Messages read, by topic and what became of them: applied, duplicate, late (beyond "
+            "the history), overflow (row full of newer ones) or rejected (a dead letter).",
+            ["topic", "outcome"],
+            registry=self.registry,
+        )
+        self._dead = Counter(
+            "governor_dead_letters",
+            "Messages put on the dead-letter topic, by topic they came from and reason.",
+            ["topic", "reason"],
+            registry=self.registry,
+        )
+        self._decode_errors = Counter(
+            "governor_decode_errors",
+            "Messages that could not be decoded as an event, by topic.",
+            ["topic"],
+            registry=self.registry,
+        )
+        self._decisions = Counter(
+            "governor_decisions",
+            "Throttles published, by rule and state.",
+            ["rule", "state"],
+            registry=self.registry,
+        )
+        self.records = Counter(
+            "governor_decision_records",
+            "Records acknowledged on the decisions topic: published, or withdrawn by a tombstone.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.rows = Counter(
+            "governor_changelog_rows",
+            "Rows acknowledged on the changelog topic.",
+            registry=self.registry,
+        )
+        self._batches = Histogram(
+            "governor_batch_events",
+            "Messages in one batch, by topic.",
+            ["topic"],
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.apply_seconds = Histogram(
+            "governor_apply_seconds",
+            "Decoding and applying one batch.",
+            buckets=FLUSH_BUCKETS,
+            registry=self.registry,
+        )
+        self.flush_seconds = Histogram(
+            "governor_flush_seconds",
+            "One flush: decisions and rows sent and acknowledged.",
+            buckets=FLUSH_BUCKETS,
+            registry=self.registry,
+        )
+        Gauge(
+            "governor_build_info",
+            "Always 1; the labels say what runs.",
+            ["version", "policy"],
+            registry=self.registry,
+        ).labels(version("retargeting-governor"), policy.version).set(1)
+        for topic in EVENT_TOPICS:
+            for outcome in (*OUTCOMES, "rejected"):
+                self._events.labels(topic, outcome)
+            for reason in Reason:
+                self._dead.labels(topic, str(reason))
+            self._decode_errors.labels(topic)
+            self._batches.labels(topic)
+        for rule in self._rules:
+            self._decisions.labels(rule, "throttled")
+        for kind in ("published", "withdrawn"):
+            self.records.labels(kind)
+        self._latency = _Latency()
+        self.registry.register(self._latency)
+        self.registry.register(_State(snapshot))
+
+    def batch(self, topic: str, size: int, outcomes: Mapping[str, int]) -> None:
+        """One batch was applied."""
+        self._batches.labels(topic).observe(size)
+        for outcome, count in outcomes.items():
+            if count:
+                self._events.labels(topic, outcome).inc(count)
+
+    def dead_letter(self, topic: str, reason: Reason) -> None:
+        """One message is a dead letter."""
+        self._events.labels(topic, "rejected").inc()
+        self._dead.labels(topic, str(reason)).inc()
+        if reason is not Reason.QUARANTINED:
+            self._decode_errors.labels(topic).inc()
+
+    def published(self, by_rule: Sequence[int] | NDArray[np.int64]) -> None:
+        """Throttles were acknowledged, so many of each rule in the policy's order."""
+        for rule, count in zip(self._rules, by_rule, strict=True):
+            if count:
+                self._decisions.labels(rule, "throttled").inc(int(count))
+
+    def decided(self, timestamps: NDArray[np.int64], now: float) -> None:
+        """The decisions that these records (times in milliseconds) led to are acknowledged."""
+        self._latency.observe(now - timestamps / 1000)
+
+
+class _Latency(Collector):
+    """A histogram advanced by whole arrays."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(len(LATENCY_BUCKETS) + 1, np.int64)
+        self._sum = 0.0
+        self._edges = np.array(LATENCY_BUCKETS)
+
+    def observe(self, seconds: NDArray[np.float64]) -> None:
+        at = np.searchsorted(self._edges, seconds, side="left")
+        self._counts += np.bincount(at, minlength=len(self._counts))
+        self._sum += float(seconds.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "governor_event_to_decision_seconds",
+            "From an event's record timestamp to the acknowledgement of all decisions of its "
+            "batch.",
+        )
+        bounds = [*map(str, LATENCY_BUCKETS), "+Inf"]
+        totals = map(float, np.cumsum(self._counts))
+        family.add_metric([], list(zip(bounds, totals, strict=True)), self._sum)
+        yield family
+
+
+class _State(Collector):
+    """What is read off the worker when Prometheus asks."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._snapshot()
+        for name, text in (
+            ("users", "Users with a row."),
+            ("exposures_held", "Exposures, engagements and controls held in rows."),
+            ("ledger_bytes", "Bytes of the ledger's arrays."),
+            ("ads", "Distinct label sets, summed over partitions."),
+            ("partitions", "Partitions whose ledger is in memory, standbys included."),
+            ("pending_events", "Events applied whose decisions and rows are not acknowledged yet."),
+            ("changelog_lag_rows", "Rows changed and not acknowledged by the changelog yet."),
+            ("recovery_remaining_records", "Changelog records still to be read before going live."),
+        ):
+            yield GaugeMetricFamily(f"governor_{name}", text, value=_number(state[name]))
+        overflow = CounterMetricFamily(
+            "governor_overflow",
+            "Entries dropped because a row was full: answers about them could be wrong.",
+        )
+        overflow.add_metric([], _number(state["overflow"]))
+        yield overflow
+        lag = GaugeMetricFamily(
+            "governor_consumer_lag_records",
+            "Records in the topic that are not applied, flushed and acknowledged yet.",
+            labels=["topic"],
+        )
+        lags = state["lag"]
+        assert isinstance(lags, Mapping)
+        for topic in EVENT_TOPICS:
+            lag.add_metric([topic], _number(lags[topic]))
+        yield lag
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)

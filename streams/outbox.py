@@ -1,0 +1,225 @@
+"""The outbox: what a batch leads to, on its way to Kafka, in the order that loses nothing.
+
+A flush takes what changed and sends, each step acknowledged before the next:
+
+1. dead letters and decisions,
+2. changelog rows,
+3. then the messages are acked and their offsets may be committed.
+
+A crash between 1 and 2 repeats decisions, which are the same; rows before decisions would let it
+lose them, as the replay would find nothing changed. While a flush is under way the agents go on;
+what they change goes with the next. An error of Kafka's stops the worker with nothing acked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from faust.types import EventT
+from mode import Service
+from numpy.typing import NDArray
+
+from governor.ledger import Taken
+from governor.records import Records
+from governor.ticks import from_seconds
+from streams.deadletters import Letter
+from streams.metrics import Metrics
+from streams.settings import Settings
+from streams.store import Store
+from streams.topics import connection
+from streams.wire import PreparedBatch, build
+
+__all__ = ["Outbox"]
+
+MAX_BATCH_BYTES = 900_000
+"""Under the megabyte that a topic allows in one batch unless it was told otherwise."""
+
+SWEEP_ROWS = 2_000
+"""Rows of each partition that one flush looks at for what has run out."""
+
+
+@dataclass
+class _Pending:
+    """What one flush has to account for."""
+
+    events: list[EventT] = field(default_factory=list)
+    records: int = 0
+    timestamps: list[NDArray[np.int64]] = field(default_factory=list)
+    partitions: set[int] = field(default_factory=set)
+    dead: dict[int, list[Letter]] = field(default_factory=dict)
+
+
+class Outbox(Service):
+    """Flushes the ledgers of one worker."""
+
+    mundane_level = "debug"
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Callable[[], Store],
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = settings
+        self._store = store
+        self._metrics = metrics
+        self._now = now
+        self._interval = settings.flush_interval.total_seconds()
+        self._pending = _Pending()
+        self._in_flight = 0
+        self._in_flight_rows = 0
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._flushing = asyncio.Lock()
+        self._producer: AIOKafkaProducer | None = None
+
+    @property
+    def events(self) -> int:
+        """Events handed in and not acked yet."""
+        return self._pending.records + self._in_flight
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows sent and not acknowledged yet."""
+        return self._in_flight_rows
+
+    async def on_start(self) -> None:
+        """Connect the producer."""
+        self._producer = AIOKafkaProducer(
+            **connection(self._settings),
+            client_id=f"{self._settings.group}-outbox",
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+        )
+        await self._producer.start()
+
+    async def on_stop(self) -> None:
+        """Disconnect; what is pending stays unacked."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def add(
+        self,
+        event: EventT,
+        timestamps: NDArray[np.int64],
+        dead: list[Letter],
+    ) -> None:
+        """Hand in a message whose records have been applied; wait while too much is pending.
+
+        Args:
+            event: the message, to be acked when all it led to is acknowledged.
+            timestamps: of its records, in milliseconds.
+            dead: dead letters among them.
+        """
+        pending, partition = self._pending, event.message.partition
+        pending.events.append(event)
+        pending.records += len(timestamps)
+        pending.timestamps.append(timestamps)
+        pending.partitions.add(partition)
+        if dead:
+            pending.dead.setdefault(partition, []).extend(dead)
+        self._work.set()
+        if self.events >= self._settings.max_pending_events:
+            self._room.clear()
+            await self._room.wait()
+
+    @Service.task
+    async def _flush_regularly(self) -> None:
+        while not self.should_stop:
+            await self.wait_first(self._work.wait())
+            started = time.monotonic()
+            await self.flush()
+            await self.sleep(max(0.0, started + self._interval - time.monotonic()))
+
+    async def flush(self) -> None:
+        """Send all that is pending and ack it.
+
+        Raises:
+            aiokafka.errors.KafkaError: nothing of this flush was acked.
+        """
+        async with self._flushing:
+            pending, self._pending = self._pending, _Pending()
+            self._work.clear()
+            if not pending.events:
+                return
+            started = time.perf_counter()
+            self._in_flight = pending.records
+            taken = self._take(pending)
+            self._in_flight_rows = sum(one.users for one in taken.values())
+            await self._publish(pending, taken)
+            for event in pending.events:
+                event.ack()
+            self._account(pending, taken, time.perf_counter() - started)
+            self._in_flight = self._in_flight_rows = 0
+            if self.events < self._settings.max_pending_events:
+                self._room.set()
+
+    def _take(self, pending: _Pending) -> dict[int, Taken]:
+        decided_at = from_seconds(self._now())
+        taken = {}
+        for partition in pending.partitions:
+            ledger = self._store().ledger(partition)
+            ledger.sweep(SWEEP_ROWS)
+            taken[partition] = ledger.take(decided_at)
+        return taken
+
+    async def _publish(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
+        topic = self._settings.topic
+        await asyncio.gather(
+            *(
+                self._send(topic("deadletters"), partition, Records.of(dead))
+                for partition, dead in pending.dead.items()
+            ),
+            *(
+                self._send(topic("decisions"), partition, one.decisions)
+                for partition, one in taken.items()
+            ),
+        )
+        ends = await asyncio.gather(
+            *(
+                self._send(topic("ledger"), partition, one.changelog)
+                for partition, one in taken.items()
+            )
+        )
+        store = self._store()
+        for partition, end in zip(taken, ends, strict=True):
+            if end >= 0:
+                store.written(partition, end)
+
+    async def _send(self, topic: str, partition: int, records: Records) -> int:
+        """Send records and wait for all to be acknowledged; the last offset, or -1 for none."""
+        if not len(records):
+            return -1
+        assert self._producer is not None
+        stamped = replace(
+            records, timestamp=np.full(len(records), int(self._now() * 1000), np.int64)
+        )
+        acknowledged = []
+        last = 0
+        for frame in build(stamped, max_bytes=MAX_BATCH_BYTES):
+            last = frame.count
+            batch = PreparedBatch(frame)
+            acknowledged.append(await self._producer.send_batch(batch, topic, partition=partition))
+        metadata = await asyncio.gather(*acknowledged)
+        return int(metadata[-1].offset) + last - 1
+
+    def _account(self, pending: _Pending, taken: Mapping[int, Taken], seconds: float) -> None:
+        metrics = self._metrics
+        metrics.flush_seconds.observe(seconds)
+        metrics.decided(np.concatenate(pending.timestamps), self._now())
+        for one in taken.values():
+            metrics.published(one.by_rule)
+            metrics.records.labels("withdrawn").inc(one.withdrawn)
+            metrics.records.labels("published").inc(len(one.decisions) - one.withdrawn)
+            metrics.rows.inc(one.users)

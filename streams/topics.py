@@ -1,0 +1,187 @@
+"""The topics: their names, how they are kept, and that they fit together.
+
+An event, its user's row and its user's decision share one partition number. A topic that a
+producer creates by accident has one partition, which is why all topics are created before
+anything is read or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, for_code
+from aiokafka.helpers import create_ssl_context
+
+from streams.settings import Settings
+
+__all__ = ["EVENT_TOPICS", "TopicError", "connection", "ensure", "until_reachable"]
+
+log = logging.getLogger(__name__)
+
+EVENT_TOPICS = ("impressions", "engagements", "controls")
+
+_EVENTS = {
+    # Larger than any event may be, so that one too large is a dead letter with coordinates
+    # rather than a failure that only its producer sees.
+    "max.message.bytes": str(4 * 1024 * 1024),
+}
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.1",
+    "segment.bytes": str(64 * 1024 * 1024),
+    "max.compaction.lag.ms": str(600_000),
+}
+CONFIGURATION: Mapping[str, Mapping[str, str]] = {
+    "impressions": _EVENTS,
+    "engagements": _EVENTS,
+    "controls": _EVENTS,
+    "decisions": _COMPACTED,
+    "ledger": _COMPACTED,
+    "deadletters": {},
+}
+"""Every topic of the governor, without the prefix, and how it is kept."""
+
+_TOPIC_EXISTS = 36
+_LONGEST_PAUSE = 30.0
+
+
+class TopicError(Exception):
+    """Topics that cannot be used as they are; says what to do."""
+
+
+@dataclass(frozen=True)
+class _Existing:
+    name: str
+    partitions: int
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """How to reach Kafka, as aiokafka's clients take it."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.broker.split(","),
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = create_ssl_context(
+            cafile=settings.ssl_ca_file or None,
+            certfile=settings.ssl_cert_file or None,
+            keyfile=settings.ssl_key_file or None,
+        )
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        }
+    return options
+
+
+async def until_reachable(settings: Settings) -> None:
+    """Return when Kafka answers; until then say so, a line a try, less and less often."""
+    pause = 1.0
+    quiet = logging.getLogger("aiokafka")
+    while True:
+        level, quiet.level = quiet.level, logging.CRITICAL
+        admin = AIOKafkaAdminClient(**connection(settings))
+        try:
+            await admin.start()
+        except (KafkaConnectionError, NodeNotReadyError, OSError):
+            log.warning(
+                "no Kafka answers at %s (GOVERNOR_BROKER): trying again in %.0f s",
+                settings.broker,
+                pause,
+            )
+        else:
+            return
+        finally:
+            await admin.close()
+            quiet.level = level
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def ensure(settings: Settings) -> int:
+    """Create the topics that are missing; return the number of partitions of them all.
+
+    Raises:
+        TopicError: existing topics differ in their number of partitions, or creating fails.
+    """
+    admin = AIOKafkaAdminClient(**connection(settings))
+    await admin.start()
+    try:
+        existing = await _existing(admin, settings)
+        partitions = _common(existing, settings)
+        missing = [
+            NewTopic(
+                settings.topic(name),
+                partitions,
+                settings.replication,
+                topic_configs=_replicated(configuration, settings),
+            )
+            for name, configuration in CONFIGURATION.items()
+            if settings.topic(name) not in {topic.name for topic in existing}
+        ]
+        if missing:
+            await _create(admin, missing)
+            log.info(
+                "created %s with %d partitions",
+                ", ".join(topic.name for topic in missing),
+                partitions,
+            )
+            # Somebody else may have created some of them first, and otherwise.
+            deadline = asyncio.get_running_loop().time() + 30
+            while len(found := await _existing(admin, settings)) < len(CONFIGURATION):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise TopicError("the topics created do not appear: is the cluster healthy?")
+                await asyncio.sleep(0.05)
+            partitions = _common(found, settings)
+        return partitions
+    finally:
+        await admin.close()
+
+
+async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[_Existing]:
+    names = [settings.topic(name) for name in CONFIGURATION]
+    described = await admin.describe_topics(names)
+    return [
+        _Existing(topic["topic"], len(topic["partitions"]))
+        for topic in described
+        if topic["error_code"] == 0 and topic["partitions"]
+    ]
+
+
+def _common(existing: list[_Existing], settings: Settings) -> int:
+    counts = {topic.partitions for topic in existing}
+    if len(counts) > 1:
+        listed = ", ".join(f"{topic.name} has {topic.partitions}" for topic in existing)
+        raise TopicError(
+            f"the topics' partition counts differ: {listed}. A user's events, row and decision "
+            "must share one partition number. Recreate those that differ (an empty topic can be "
+            "deleted: the worker creates it anew), or set GOVERNOR_TOPIC_PREFIX to use others"
+        )
+    return counts.pop() if counts else settings.partitions
+
+
+def _replicated(configuration: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    if settings.replication < 3:
+        return dict(configuration)
+    return {**configuration, "min.insync.replicas": str(settings.replication - 1)}
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
+    try:
+        response = await admin.create_topics(topics)
+    except KafkaError as error:
+        raise TopicError(f"cannot create topics: {error}") from error
+    for name, code, *text in response.topic_errors:
+        if code not in (0, _TOPIC_EXISTS):
+            why = (text[0] if text else None) or for_code(code).__name__
+            raise TopicError(
+                f"cannot create {name}: {why}. Create it yourself, or allow it; "
+                "GOVERNOR_PARTITIONS and GOVERNOR_REPLICATION say how the worker would"
+            )

@@ -1,0 +1,341 @@
+"""Faust's Kafka transport with one message a fetch instead of one a record.
+
+A message's value is the `Records` of one partition in one fetch response, so that a stream, an
+agent and a table's recovery handle thousands of records for the price of one event. Registered
+under the entry point group `faust.transports`: the broker's URL is `governor://host:port`.
+"""
+
+# It extends Faust and aiokafka where they have no public place for it.
+# ruff: noqa: SLF001
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, AppT, ConsumerMessage, Message
+from faust.types.tuples import ack_lock
+
+from governor.records import Records
+from streams.wire import CorruptBatch, parse
+
+__all__ = ["Batch", "Consumer", "Deliveries", "RecordsSchema", "Transport"]
+
+# An idle fetch holds back a seek until it ends, as Kafka answers one request after the other.
+FETCH_MAX_WAIT_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What one fetch brought of one partition: the offsets from `first_offset` on."""
+
+    records: Records
+    first_offset: int
+    next_offset: int
+    seeks: int
+
+
+class _Partition:
+    """One partition's part of a fetch response, in the place of aiokafka's PartitionRecords.
+
+    It iterates over a single item. `next_fetch_offset` follows, and with it the position, also
+    where all records were aborted, control records or compacted away.
+    """
+
+    def __init__(
+        self, fetcher: BatchFetcher, tp: TopicPartition, offset: int, part_data: list[Any]
+    ) -> None:
+        self._fetcher = fetcher
+        self._tp = tp
+        self._part_data: list[Any] | None = part_data
+        self.next_fetch_offset = offset
+
+    def __iter__(self) -> Iterator[_Fetched]:
+        return self
+
+    def __next__(self) -> _Fetched:
+        if self._part_data is None:
+            raise StopIteration
+        fetcher, first_offset = self._fetcher, self.next_fetch_offset
+        # Stable offset, [log start offset,] aborted, [preferred replica,] message set
+        aborted = self._part_data[2 if len(self._part_data) == 5 else -2]
+        try:
+            records, self.next_fetch_offset = parse(
+                self._part_data[-1],
+                first_offset,
+                aborted,
+                check_crcs=fetcher._check_crcs,
+                committed_only=fetcher._isolation_level == READ_COMMITTED,
+            )
+        except CorruptBatch as error:
+            raise CorruptBatch(f"{self._tp.topic}[{self._tp.partition}]: {error}") from error
+        self._part_data = None
+        return _Fetched(records, first_offset, self.next_fetch_offset, fetcher.seeks[self._tp])
+
+
+class _Client:
+    """aiokafka's client, which lets the fetcher see the last fetch response as it came."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.response: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: int, request: Any) -> Any:
+        response = await self._client.send(node_id, request)
+        if isinstance(request, FetchRequest):
+            self.response = response
+        return response
+
+
+class BatchFetcher(Fetcher):
+    """aiokafka's fetcher with a `_Partition` in each result; the rest is as it was.
+
+    `seeks` counts the seeks of each partition. What was fetched before a partition's last seek
+    will be fetched again, or is not wanted.
+    """
+
+    seeks: Counter[TP]
+
+    @classmethod
+    def adopt(cls, fetcher: Fetcher, seeks: Counter[TP]) -> None:
+        """Turn a fetcher that has not fetched yet into one of this class.
+
+        AIOKafkaConsumer.start makes its fetcher itself.
+        """
+        fetcher.__class__ = cls
+        fetcher._client = _Client(fetcher._client)
+        fetcher.seeks = seeks
+
+    async def _proc_fetch_request(
+        self, assignment: Any, node_id: int, request: FetchRequest
+    ) -> bool:
+        woken = await super()._proc_fetch_request(assignment, node_id, request)
+        # Nothing was awaited since the response came, so it is the one of this request.
+        response, self._client.response = self._client.response, None
+        if response is None or not woken:
+            return bool(woken)
+        offsets = {
+            TopicPartition(topic, partition): offset
+            for topic, partitions in request.topics
+            for partition, offset, _ in partitions
+        }
+        for topic, partitions in response.topics:
+            for partition, _error, _highwater, *part_data in partitions:
+                tp = TopicPartition(topic, partition)
+                result = self._records.get(tp)
+                if (
+                    type(result) is FetchResult
+                    and part_data[-1]
+                    and not isinstance(result._partition_records, _Partition)
+                ):
+                    result._partition_records = _Partition(self, tp, offsets[tp], part_data)
+        return True
+
+    def seek_to(self, tp: TopicPartition, offset: int) -> None:
+        super().seek_to(tp, offset)
+        self.seeks[tp] += 1
+
+
+class Batch(ConsumerMessage):
+    """A message for the offsets from `first_offset` to `offset`; its value is a `Records`.
+
+    The records may be fewer than the offsets, or none at all: offsets are also taken by control
+    records, aborted records, and those compacted away.
+    """
+
+    first_offset: int
+    seeks: int
+
+
+class Deliveries:
+    """What was handed out of one partition since its last seek, and has not been acked.
+
+    Knows messages by identity. An ack that comes after a seek, for a message handed out before,
+    therefore cannot be taken for one of the same offset handed out again.
+    """
+
+    def __init__(self, seeks: int) -> None:
+        self.seeks = seeks
+        self._pending: deque[Batch] = deque()
+        self._end: int | None = None
+
+    def add(self, batch: Batch) -> None:
+        self._pending.append(batch)
+
+    def begin(self) -> int | None:
+        """The first offset handed out that has not been acked, or None when all are."""
+        self.end()
+        return self._pending[0].first_offset if self._pending else self._end
+
+    def end(self) -> int | None:
+        """The offset behind the leading run of acked messages: what may be committed."""
+        # Faust "acks" what it skips while partitions are revoked, before a stream tracked it.
+        while self._pending and self._pending[0].acked and self._pending[0].tracked:
+            self._end = self._pending.popleft().offset + 1
+        return self._end
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread around the aiokafka consumer, which reads committed batches."""
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
+        consumer = super()._create_consumer(loop)
+        # Faust ties both to its own settings, of which the one that reads what is committed
+        # brings its transactions as well. The ends of partitions are then the stable offsets.
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        consumer = cast("Consumer", self.consumer)
+        BatchFetcher.adopt(self._ensure_consumer()._fetcher, consumer.seeks)
+
+    def positions(self) -> dict[TP, tuple[int | None, int | None]]:
+        """Position and highwater of every assigned partition, None where not known yet."""
+        if self._consumer is None:
+            return {}
+        subscription = self._consumer._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return {}
+        states = {tp: subscription.assignment.state_value(tp) for tp in self._consumer.assignment()}
+        return {
+            tp: (state._position, state.highwater)
+            for tp, state in states.items()
+            if state is not None
+        }
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer, with acks and commits by ranges of offsets."""
+
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.seeks: Counter[TP] = Counter()
+        self._deliveries: dict[TP, Deliveries] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, record: _Fetched) -> Batch:
+        records = record.records
+        message = Batch(
+            tp.topic,
+            tp.partition,
+            record.next_offset - 1,
+            int(records.timestamp[-1]) / 1000 if len(records) else 0.0,
+            0,
+            None,
+            None,
+            cast("bytes", records),
+            None,
+            0,
+            records.buffer.nbytes,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        message.first_offset = record.first_offset
+        message.seeks = record.seeks
+        return message
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109
+        """The next fetches, each as one message, recorded for commits as they go out."""
+        fetches = super().getmany(timeout)
+        async for tp, message in fetches:
+            batch = cast("Batch", message)
+            if batch.seeks != self.seeks[tp]:
+                continue  # overtaken by a seek on its way here
+            # Faust drops offsets that it takes for seen. A stale notion of what was seen would
+            # then drop what nobody got; the line above and aiokafka's position suffice.
+            self._read_offset[tp] = None
+            if self.app.topics.acks_enabled_for(tp.topic):
+                deliveries = self._deliveries.get(tp)
+                if deliveries is None or deliveries.seeks != batch.seeks:
+                    deliveries = self._deliveries[tp] = Deliveries(batch.seeks)
+                deliveries.add(batch)
+            yield tp, batch
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: the fetcher waits for room in the stream's queue.
+
+        Faust would pause the partition. With queues of a few fetches all are soon paused, and
+        then Faust sleeps for a second.
+        """
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        # Inside, Faust waits for the streams to finish and commits what they acked.
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self.seeks[tp] += 1
+            self._deliveries.pop(tp, None)
+
+    def ack(self, message: Message) -> bool:
+        """Mark a message as done; what it held is freed with the leading run it completes."""
+        with ack_lock:
+            acked: bool = super().ack(message)
+            if (deliveries := self._deliveries.get(message.tp)) is not None:
+                deliveries.end()
+            return acked
+
+    def _new_offset(self, tp: TP) -> int | None:
+        with ack_lock:
+            # Faust's own record of acks, one offset a message, would only grow.
+            self._acked.pop(tp, None)
+            self._acked_index.pop(tp, None)
+            deliveries = self._deliveries.get(tp)
+            if deliveries is None or deliveries.seeks != self.seeks[tp]:
+                return None
+            return deliveries.end()
+
+    def _filter_tps_with_pending_acks(
+        self, topics: Iterable[TP | str] | None = None
+    ) -> Iterator[TP]:
+        return (
+            tp
+            for tp in list(self._deliveries)
+            if topics is None or tp in topics or tp.topic in topics
+        )
+
+    def lag(self, topic: str) -> int:
+        """Records of a topic's assigned partitions that may not be committed yet."""
+        assignment = self._thread.positions()
+        total = 0
+        for tp, (position, highwater) in assignment.items():
+            if tp.topic == topic and highwater is not None:
+                deliveries = self._deliveries.get(tp)
+                end = deliveries.begin() if deliveries is not None else None
+                total += max(0, highwater - (position or 0 if end is None else end))
+        return total
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Do nothing: a message says itself where it begins."""
+
+
+class Transport(driver.Transport):
+    """The transport of `governor://` URLs; topics are declared with a `RecordsSchema`."""
+
+    Consumer: ClassVar[Any] = Consumer
+
+
+class RecordsSchema(faust.Schema):
+    """For topics and tables: an event's value is the `Records` as fetched, its key None."""
+
+    def loads_key(self, _app: AppT, _message: Message, **_: Any) -> Any:
+        return None
+
+    def loads_value(self, _app: AppT, message: Message, **_: Any) -> Any:
+        return message.value

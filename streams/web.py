@@ -1,0 +1,54 @@
+"""The worker's web server: ``/metrics`` for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aiohttp import web
+from mode import Service
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from streams.metrics import Metrics
+
+__all__ = ["Web"]
+
+log = logging.getLogger(__name__)
+
+
+class Web(Service):
+    """Serves on the worker's own loop: an answer means that the loop turns."""
+
+    mundane_level = "debug"
+
+    def __init__(self, host: str, port: int, metrics: Metrics, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._host = host
+        self._port = port
+        self._metrics = metrics
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, once it has started."""
+        assert self._runner is not None
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def on_start(self) -> None:
+        """Listen."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._serve)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        log.info("metrics at %s/metrics", self.address)
+
+    async def on_stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _serve(self, _request: web.Request) -> web.Response:
+        body = generate_latest(self._metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
