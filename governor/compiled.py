@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+import numpy as np
 from numba import njit
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "integer"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -20,3 +21,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def compiled(function: Function) -> Function:
     """The compiled function; to a type checker it is what it was."""
     return cast(Function, njit(cache=True, nogil=True)(function))
+
+
+@compiled
+def integer(word: np.generic) -> int:
+    """A 64-bit word as a signed number; numba's own ``int`` would keep it unsigned."""
+    return np.int64(word)  # type: ignore[return-value]

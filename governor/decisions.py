@@ -103,7 +103,7 @@ class ScratchArrays(NamedTuple):
 
     round: NDArray[np.int64]
     seen_in: NDArray[np.int64]
-    count: NDArray[np.int64]
+    exposures: NDArray[np.int64]
     newest: NDArray[np.int64]
     label: NDArray[np.int64]
     rule: NDArray[np.int64]
@@ -233,11 +233,11 @@ def _evaluate(
                 continue
             if scratch.seen_in[label] != this_round:
                 scratch.seen_in[label] = this_round
-                scratch.count[label] = 0
+                scratch.exposures[label] = 0
                 scratch.newest[label] = ts
-            scratch.count[label] += 1
+            scratch.exposures[label] += 1
             for rule in range(rules.first[dimension], rules.first[dimension + 1]):
-                if scratch.count[label] == rules.limit[rule]:
+                if scratch.exposures[label] == rules.limit[rule]:
                     until = ts + rules.window[rule]
                     if until > now:
                         scratch.label[found] = label
@@ -293,7 +293,7 @@ def _take(
             table.header[row, 1] |= np.uint64(GONE)
         else:
             found = _evaluate(table, row, rules, longest, ad_label, scratch)
-        last = np.int64(0)
+        last = 0
         for i in range(found):
             last = max(last, scratch.until[i])
         if last <= watermark - _GRACE:
@@ -481,9 +481,9 @@ def _exposures(
     for i in range(length_of(table.header[row, 0])):
         if ticks_of(entry[i, 0]) <= now - rules.window[rule]:
             break
-        if kind_of(entry[i, 0]) == EXPOSURE and not shadowed(entry[i, 0]):
-            if ad_label[ad_of(entry[i, 2]), dimension] == label:
-                count += 1
+        counts = kind_of(entry[i, 0]) == EXPOSURE and not shadowed(entry[i, 0])
+        if counts and ad_label[ad_of(entry[i, 2]), dimension] == label:
+            count += 1
     return count
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, integer
 from governor.hashing import mix
 
 __all__ = [
@@ -62,27 +62,27 @@ def time_word(ticks: int, what: int) -> np.uint64:
 
 
 @compiled
-def ticks_of(word0: np.uint64) -> np.int64:
+def ticks_of(word0: np.uint64) -> int:
     """The entry's time."""
-    return np.int64(word0 >> _TIME_SHIFT)
+    return integer(word0 >> _TIME_SHIFT)
 
 
 @compiled
-def kind_of(word0: np.uint64) -> np.int64:
+def kind_of(word0: np.uint64) -> int:
     """EXPOSURE, ENGAGEMENT or CONTROL."""
-    return np.int64(word0 & _KIND)
+    return integer(word0 & _KIND)
 
 
 @compiled
 def shadowed(word0: np.uint64) -> bool:
     """Whether a smaller entry stands for the same event or exposure."""
-    return (word0 & _SHADOW) != _NOTHING
+    return bool((word0 & _SHADOW) != _NOTHING)
 
 
 @compiled
-def ad_of(word2: np.uint64) -> np.int64:
+def ad_of(word2: np.uint64) -> int:
     """The ad's number in its partition's `Labels`."""
-    return np.int64(word2 & _AD)
+    return integer(word2 & _AD)
 
 
 @compiled
@@ -112,4 +112,4 @@ def twins(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> bool:
         return False
     if a[1] == b[1]:
         return True
-    return kind_of(a[0]) == EXPOSURE and (a[2] >> _AD_BITS) == (b[2] >> _AD_BITS)
+    return kind_of(a[0]) == EXPOSURE and bool((a[2] >> _AD_BITS) == (b[2] >> _AD_BITS))

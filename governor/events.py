@@ -313,7 +313,7 @@ def _decode(
 ) -> tuple[Columns, list[Rejected]]:
     size = records.value_size
     if len(records) > 0 and size.min() >= 0 and size.max() <= limits.max_bytes:
-        view = memoryview(records.buffer)
+        view = records.buffer.data
         start = records.value_start.tolist()
         end = (records.value_start + size).tolist()
         try:

@@ -9,8 +9,9 @@ of the canonical label set, so that neither depends on the order in which ads we
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,15 +131,10 @@ class Labels:
 
 def canonical(ad: Ad) -> bytes:
     """The one spelling of a label set: JSON, keys sorted, absent ones left out."""
-    labels: dict[str, str] = dict(ad[-1]) if ad[-1] else {}  # type: ignore[call-overload]
-    labels.update((field, value) for field, value in zip(FIELDS, ad, strict=False) if value)
+    *values, custom = ad
+    labels = dict(cast(tuple[tuple[str, str], ...], custom or ()))
+    labels |= {field: value for field, value in zip(FIELDS, values, strict=True) if value}
     return json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def ad_of(labels: Mapping[str, str]) -> Ad:
-    """The tuple that `Labels.intern` takes, from dimension names to values."""
-    custom = tuple(sorted((k, v) for k, v in labels.items() if k not in FIELDS))
-    return (*(labels.get(field) for field in FIELDS), custom or None)  # type: ignore[return-value]
 
 
 def ad_hash(name: bytes) -> int:

@@ -200,7 +200,7 @@ class Ledger:
             self._rows, self.rules, self.labels, self._scratch, decided_at, self.horizon
         )
         changelog = rowcodec.encode(self._rows, self.labels, named)
-        users = rowcodec.settle(self._rows)
+        users = int(rowcodec.settle(self._rows))
         return Taken(taken, changelog, users, by_rule, withdrawn)
 
     def sweep(self, limit: int) -> None:

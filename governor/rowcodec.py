@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, integer
 from governor.decisions import GRACE
 from governor.entries import ad_of, ticks_of
 from governor.hashing import hash_bytes, mix
@@ -168,13 +168,9 @@ def _get64(buffer: NDArray[np.uint8], at: int) -> np.uint64:
     return word
 
 
+@compiled
 def settle(table: Rows) -> int:
     """Count dirty rows as taken and forget those that are gone; return how many there were."""
-    return int(_settle(table))
-
-
-@compiled
-def _settle(table: Rows) -> int:
     count = table.state[_DIRTY]
     for k in range(count):
         row = table.dirty[k]
@@ -183,7 +179,7 @@ def _settle(table: Rows) -> int:
         else:
             table.header[row, 1] &= ~np.uint64(DIRTY)
     table.state[_DIRTY] = 0
-    return count
+    return integer(count)
 
 
 @compiled
@@ -204,7 +200,7 @@ def sweep(table: Rows, horizon: int, limit: int) -> None:
         if not flags_of(table.header[row, 1]) & USED:
             continue
         ran_out = (
-            table.header[row, 2] != _NONE and np.int64(table.header[row, 3]) <= watermark - _GRACE
+            table.header[row, 2] != _NONE and integer(table.header[row, 3]) <= watermark - _GRACE
         )
         newest = ticks_of(table.arena[run_of(table.header[row, 0]), 0])
         if ran_out or newest <= watermark - 2 * horizon:
@@ -297,7 +293,7 @@ def _load_rows(
         if status != _OK:
             return i, status, _NONE, read
         begin = value_start[i]
-        length = np.int64(buffer[begin + 2]) | (np.int64(buffer[begin + 3]) << 8)
+        length = integer(buffer[begin + 2]) | (integer(buffer[begin + 3]) << 8)
         for k in range(length):
             wanted = _get64(buffer, begin + HEAD + ENTRY * k + 24)
             where = np.searchsorted(known, wanted)
@@ -335,7 +331,7 @@ def _check(buffer: NDArray[np.uint8], key_start: int, key_size: int, start: int,
         return _FOREIGN
     if buffer[start + 1] > VERSION:
         return _NEWER
-    length = np.int64(buffer[start + 2]) | (np.int64(buffer[start + 3]) << 8)
+    length = integer(buffer[start + 2]) | (integer(buffer[start + 3]) << 8)
     if length < 1 or length > CAPACITIES[-1] or size != HEAD + ENTRY * length + CHECKSUM:
         return _DAMAGED
     checksum = _checksum(buffer, key_start, key_size, start, size - CHECKSUM)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, integer
 from governor.entries import WORDS
 from governor.hashing import hash_bytes
 
@@ -128,21 +128,21 @@ def crowded(users: int, slots: int) -> bool:
 
 
 @compiled
-def run_of(header0: np.uint64) -> np.int64:
+def run_of(header0: np.uint64) -> int:
     """Where the row's entries start."""
-    return np.int64(header0 >> _B24)
+    return integer(header0 >> _B24)
 
 
 @compiled
-def length_of(header0: np.uint64) -> np.int64:
+def length_of(header0: np.uint64) -> int:
     """How many entries the row holds."""
-    return np.int64((header0 >> _B8) & _LOW16)
+    return integer((header0 >> _B8) & _LOW16)
 
 
 @compiled
-def class_of(header0: np.uint64) -> np.int64:
+def class_of(header0: np.uint64) -> int:
     """The size class of the row's run."""
-    return np.int64(header0 & _LOW8)
+    return integer(header0 & _LOW8)
 
 
 @compiled
@@ -152,21 +152,21 @@ def run_word(start: int, length: int, size_class: int) -> np.uint64:
 
 
 @compiled
-def id_start(header1: np.uint64) -> np.int64:
+def id_start(header1: np.uint64) -> int:
     """Where the row's id starts."""
-    return np.int64(header1 >> _B24)
+    return integer(header1 >> _B24)
 
 
 @compiled
-def id_size(header1: np.uint64) -> np.int64:
+def id_size(header1: np.uint64) -> int:
     """Bytes of the row's id."""
-    return np.int64((header1 >> _B8) & _LOW16)
+    return integer((header1 >> _B8) & _LOW16)
 
 
 @compiled
-def flags_of(header1: np.uint64) -> np.int64:
+def flags_of(header1: np.uint64) -> int:
     """DIRTY, USED, GONE."""
-    return np.int64(header1 & _LOW8)
+    return integer(header1 & _LOW8)
 
 
 @compiled
@@ -177,7 +177,7 @@ def find(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, siz
     while rows.slots[at] != _NONE:
         slot = rows.slots[at]
         if slot >> _B32 == hashed >> _B32:
-            row = np.int64(slot & _LOW32) - 1
+            row = integer(slot & _LOW32) - 1
             header1 = rows.header[row, 1]
             if id_size(header1) == size:
                 first = id_start(header1)
@@ -223,7 +223,7 @@ def add(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, size
     state = rows.state
     if state[_FREE_ROW] > 0:
         row = state[_FREE_ROW] - 1
-        state[_FREE_ROW] = np.int64(rows.header[row, 0])
+        state[_FREE_ROW] = integer(rows.header[row, 0])
     else:
         row = state[_ROWS]
         state[_ROWS] += 1
@@ -237,7 +237,7 @@ def add(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, size
     rows.header[row, 2] = _NONE
     rows.header[row, 3] = _NONE
     place(rows.slots, hashed, row)
-    return row
+    return integer(row)
 
 
 @compiled
@@ -246,14 +246,14 @@ def remove(rows: Rows, row: int) -> None:
     state, slots = rows.state, rows.slots
     mask = np.uint64(len(slots) - 1)
     at = row_hash(rows, row) & mask
-    while np.int64(slots[at] & _LOW32) != row + 1:
+    while integer(slots[at] & _LOW32) != row + 1:
         at = (at + _ONE) & mask
     hole = at
     while True:
         at = (at + _ONE) & mask
         if slots[at] == _NONE:
             break
-        home = row_hash(rows, np.int64(slots[at] & _LOW32) - 1) & mask
+        home = row_hash(rows, integer(slots[at] & _LOW32) - 1) & mask
         if ((at - home) & mask) >= ((at - hole) & mask):
             slots[hole] = slots[at]
             hole = at
@@ -292,7 +292,7 @@ def reserve(rows: Rows, row: int, entries: int) -> None:
     size_class = class_for(entries)
     if rows.free[size_class] > 0:
         start = rows.free[size_class] - 1
-        rows.free[size_class] = np.int64(rows.arena[start, 0])
+        rows.free[size_class] = integer(rows.arena[start, 0])
         rows.state[_DEAD] -= CAPACITIES[size_class]
     else:
         start = rows.state[_ARENA]
