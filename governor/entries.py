@@ -29,6 +29,9 @@ __all__ = [
     "RETARGETING",
     "WORDS",
     "ad_of",
+    "any_shadowed",
+    "cast_shadow",
+    "cast_shadows",
     "content",
     "kind_of",
     "older",
@@ -113,3 +116,34 @@ def twins(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> bool:
     if a[1] == b[1]:
         return True
     return kind_of(a[0]) == EXPOSURE and bool((a[2] >> _AD_BITS) == (b[2] >> _AD_BITS))
+
+
+@compiled
+def cast_shadow(entry: NDArray[np.uint64], length: int, at: int) -> None:
+    """Shadow the twins of the entry at ``at`` that are larger, and it by those smaller."""
+    for i in range(length):
+        if i != at and twins(entry[i], entry[at]):
+            if i < at:
+                entry[i, 0] |= _SHADOW
+            else:
+                entry[at, 0] |= _SHADOW
+
+
+@compiled
+def cast_shadows(entry: NDArray[np.uint64], length: int) -> None:
+    """The shadows of a whole row anew: what lost its smaller twin counts now."""
+    for i in range(length):
+        entry[i, 0] &= ~_SHADOW
+        for j in range(i + 1, length):
+            if twins(entry[i], entry[j]):
+                entry[i, 0] |= _SHADOW
+                break
+
+
+@compiled
+def any_shadowed(entry: NDArray[np.uint64], length: int) -> bool:
+    """Whether the row has an entry that counts for nothing."""
+    for i in range(length):  # noqa: SIM110 - compiled, a loop is what it should be
+        if shadowed(entry[i, 0]):
+            return True
+    return False

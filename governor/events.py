@@ -7,7 +7,7 @@ by one, so a bad message costs only itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import repeat
 from typing import Any, cast
@@ -17,10 +17,12 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from governor.compiled import compiled
 from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, MAX_TIME, RETARGETING, TYPE_SHIFT
 from governor.hashing import hash_spans
-from governor.labels import FIELDS, Ad, Labels
+from governor.labels import FIELDS, Ad, Labels, find_ad
 from governor.records import Records
+from governor.scan import Times, ad_spans, lone_exposures, scan
 from governor.ticks import SECOND
 
 __all__ = [
@@ -36,6 +38,9 @@ __all__ = [
 
 MAX_ID_BYTES = 512
 """The longest id or label value, in bytes of UTF-8."""
+
+MAX_LABELS = 64
+"""Custom labels of one event."""
 
 MILLISECONDS_FROM = 1e11
 """An epoch time of the year 5138 in seconds, of 1973 in milliseconds: no event's time in seconds
@@ -104,6 +109,12 @@ class Columns:
     def __len__(self) -> int:
         return len(self.ts)
 
+    def select(self, rows: NDArray[np.int64]) -> Columns:
+        """The same events, only those at ``rows``."""
+        return Columns(
+            self.text, *(getattr(self, column.name)[rows] for column in fields(self)[1:])
+        )
+
 
 class _Impression(msgspec.Struct, gc=False):
     event_id: str
@@ -169,8 +180,10 @@ class _Decoded:
     user_id: Sequence[str]
     ts: Sequence[float]
     exposure_id: Sequence[str | None]
-    what: Iterable[int]
+    what: Sequence[int]
     ads: Iterable[Ad]
+    alone: bool = False
+    """Whether an event without an exposure id is an exposure of its own."""
 
 
 def _impressions(events: Sequence[_Impression]) -> _Decoded:
@@ -181,16 +194,17 @@ def _impressions(events: Sequence[_Impression]) -> _Decoded:
     if "" in campaign:
         raise _BadEventError(Reason.EMPTY_ID, "campaign_id is empty")
     if any(kind) or any(retargeting):
-        what: Iterable[int] = map(_exposure, kind, retargeting)
+        what = list(map(_exposure, kind, retargeting))
     else:
-        what = repeat(EXPOSURE, len(events))
+        what = [EXPOSURE] * len(events)
     return _Decoded(
         event_id,
         user_id,
         ts,
-        [one or other for one, other in zip(impression_id, event_id, strict=True)],
+        impression_id,
         what,
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+        alone=True,
     )
 
 
@@ -233,6 +247,7 @@ def _controls(events: Sequence[_Control]) -> _Decoded:
             )
         if event.label:
             _spread(event, event.label)
+            event.label = None
     (
         event_id, user_id, ts, kind, _, campaign, creative, advertiser, category, channel, surface,
         segment, labels,
@@ -266,7 +281,7 @@ def _spread(event: _Control, label: str) -> None:
 
 def _ads(*columns: Sequence[Any]) -> Iterable[Ad]:
     *fields, labels = columns
-    if any(labels):
+    if any(one is not None for one in labels):
         labels = [tuple(sorted(one.items())) if one else None for one in labels]
     return cast(Iterable[Ad], zip(*fields, labels, strict=True))
 
@@ -282,7 +297,59 @@ def decode_impressions(
     Returns:
         Columns of the messages that are events, and the others with their reasons.
     """
-    return _decode(_IMPRESSION, _impressions, records, labels, limits)
+    plain, others = _plain(records, labels, limits)
+    if not len(others):
+        return plain, []
+    columns, rejected = _decode(_IMPRESSION, _impressions, records.select(others), labels, limits)
+    rejected = [Rejected(int(others[one.index]), one.reason, one.detail) for one in rejected]
+    return _joined(plain, columns), rejected
+
+
+def _plain(records: Records, labels: Labels, limits: Limits) -> tuple[Columns, NDArray[np.int64]]:
+    """Events that `governor.scan` can read, and which records it leaves."""
+    found = scan(
+        records.buffer,
+        records.timestamp,
+        records.value_start,
+        records.value_size,
+        labels.table,
+        Times(limits.max_future, limits.max_age),
+        limits.max_bytes,
+        MAX_ID_BYTES,
+    )
+    new = np.flatnonzero(found.plain & (found.ad < 0)).tolist()
+    for i in new:
+        found.ad[i] = find_ad(labels.table, found.ad_key[i])
+        if found.ad[i] < 0:
+            start, size = int(records.value_start[i]), int(records.value_size[i])
+            ad = cast(Ad, (*ad_spans(records.buffer, start, size), None))
+            found.ad[i] = labels.enter(int(found.ad_key[i]), ad)
+    columns = Columns(
+        records.buffer,
+        found.user_start,
+        found.user_size,
+        found.ts,
+        found.what,
+        found.event,
+        found.exposure,
+        found.ad,
+        records.timestamp,
+    )
+    others = np.flatnonzero(~found.plain)
+    return (columns.select(np.flatnonzero(found.plain)) if len(others) else columns), others
+
+
+def _joined(a: Columns, b: Columns) -> Columns:
+    """The events of both."""
+    if not len(a) or not len(b):
+        return a if len(a) else b
+    b = replace(b, user_start=b.user_start + len(a.text))
+    return Columns(
+        *(
+            np.concatenate((getattr(a, column.name), getattr(b, column.name)))
+            for column in fields(Columns)
+        )
+    )
 
 
 def decode_engagements(
@@ -317,6 +384,9 @@ def _decode(
         start = records.value_start.tolist()
         end = (records.value_start + size).tolist()
         try:
+            if not _ascii(records.buffer, records.value_start, size):
+                for a, b in zip(start, end, strict=True):
+                    str(view[a:b], "utf-8")  # what is skipped must be UTF-8 too
             decoded = spread([decode(view[a:b]) for a, b in zip(start, end, strict=True)])
             columns, good = _columns(decoded, records, labels, limits)
             if good is None:
@@ -324,6 +394,19 @@ def _decode(
         except (msgspec.MsgspecError, UnicodeError, RecursionError, _BadEventError):
             pass  # something in here is no event: find out which, one by one
     return _decode_singly(decode, spread, records, labels, limits)
+
+
+@compiled
+def _ascii(buffer: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64]) -> bool:
+    """Whether no byte of any span has its high bit set."""
+    for i in range(len(start)):
+        span = buffer[start[i] : start[i] + size[i]]
+        high = np.uint8(0)
+        for byte in span:
+            high |= byte
+        if high & 0x80:
+            return False
+    return True
 
 
 def _decode_singly(
@@ -368,6 +451,7 @@ def _decode_one(decode: Callable[[memoryview], Any], value: bytes | None, limits
             f"{len(value)} bytes, more than GOVERNOR_MAX_EVENT_BYTES={limits.max_bytes}",
         )
     try:
+        str(value, "utf-8")
         return decode(memoryview(value))
     except msgspec.ValidationError as error:
         text = str(error)
@@ -398,6 +482,11 @@ def _check_strings(event: msgspec.Struct) -> None:
                     raise _BadEventError(
                         Reason.ID_TOO_LONG, f"{name} has {size} bytes, more than {MAX_ID_BYTES}"
                     )
+    labels = getattr(event, "labels", None)
+    if labels and len(labels) > MAX_LABELS:
+        raise _BadEventError(
+            Reason.TOO_LARGE, f"labels has {len(labels)} entries, more than {MAX_LABELS}"
+        )
     for name in ("event_id", "user_id"):
         if getattr(event, name) == "":
             raise _BadEventError(Reason.EMPTY_ID, f"{name} is empty")
@@ -430,6 +519,8 @@ def _columns(
     event = hash_spans(text, start[n : 2 * n], size[n : 2 * n])
     exposure = hash_spans(text, start[2 * n :], size[2 * n :])
     exposure[size[2 * n :] == 0] = 0
+    if decoded.alone:
+        exposure = np.where(exposure == 0, lone_exposures(event), exposure)
     known = labels.known
     ads = list(decoded.ads)
     ad = list(map(known.get, ads))
@@ -488,6 +579,8 @@ def _checked(ad: Ad) -> Ad:
     """The ad, if its label values can be labels; checked once per distinct ad."""
     *fields, labels = ad
     pairs = cast(tuple[tuple[str, str], ...], labels or ())
+    if len(pairs) > MAX_LABELS:
+        raise _BadEventError(Reason.TOO_LARGE, "more labels than an event may have")
     for text in (*fields, *(part for pair in pairs for part in pair)):
         if text is not None and ("\0" in text or len(text.encode()) > MAX_ID_BYTES):
             raise _BadEventError(Reason.ID_TOO_LONG, "a label is too long or contains a NUL")

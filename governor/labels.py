@@ -11,16 +11,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FIELDS", "MAX_ADS", "Ad", "Labels"]
+from governor.compiled import compiled, integer
+
+__all__ = ["FIELDS", "MAX_ADS", "Ad", "AdTable", "Labels", "add_ad", "find_ad"]
 
 FIELDS = ("campaign", "creative", "advertiser", "category", "channel", "surface", "segment")
 """Label dimensions that are fields of an event (``campaign_id`` and so on), in the order of the
 tuples given to `Labels.intern`; custom labels follow as a tuple of pairs."""
+
+_FREE = np.uint64(0)
+_ONE = np.uint64(1)
 
 MAX_ADS = 1 << 24
 """An exposure holds its ad in 24 bits."""
@@ -29,6 +34,13 @@ Ad = tuple[
     str | None, str | None, str | None, str | None, str | None, str | None, str | None, object
 ]
 """Values of `FIELDS`, then custom labels as ``((key, value), ...)`` sorted by key, or None."""
+
+
+class AdTable(NamedTuple):
+    """Numbers of ads by a hash of their labels' bytes; a power of two of slots, zero is free."""
+
+    key: NDArray[np.uint64]
+    ad: NDArray[np.int64]
 
 
 class TooManyAdsError(Exception):
@@ -45,6 +57,8 @@ class Labels:
     def __init__(self, dimensions: Sequence[str]) -> None:
         self.dimensions = tuple(dimensions)
         self.known: dict[Ad, int] = {}
+        self.table = AdTable(np.zeros(256, np.uint64), np.zeros(256, np.int64))
+        self._entered = 0
         self._by_hash: dict[int, int] = {}
         self._label_ids: dict[str, int] = {}
         self.ad_hash: NDArray[np.uint64] = np.zeros(16, np.uint64)
@@ -72,6 +86,19 @@ class Labels:
             number = self.load(name)
             self._unwritten.append(number)
             self.known[ad] = number
+        return number
+
+    def enter(self, key: int, ad: Ad) -> int:
+        """The number of an ad, new or known, that `governor.scan` shall find by this key."""
+        number = self.intern(ad)
+        self._entered += 1
+        if 2 * self._entered > len(self.table.key):
+            small = self.table
+            size = 2 * len(small.key)
+            self.table = AdTable(np.zeros(size, np.uint64), np.zeros(size, np.int64))
+            for i in np.flatnonzero(small.key):
+                add_ad(self.table, small.key[i], int(small.ad[i]))
+        add_ad(self.table, np.uint64(key), number)
         return number
 
     def load(self, name: bytes) -> int:
@@ -127,6 +154,29 @@ class Labels:
             self.label_start[number + 1] = end
             self.label_hash[number] = ad_hash(text.encode())
         return number
+
+
+@compiled
+def find_ad(table: AdTable, key: np.uint64) -> int:
+    """The ad's number, or -1."""
+    mask = np.uint64(len(table.key) - 1)
+    at = key & mask
+    while table.key[at] != _FREE:
+        if table.key[at] == key:
+            return integer(table.ad[at])
+        at = (at + _ONE) & mask
+    return -1
+
+
+@compiled
+def add_ad(table: AdTable, key: np.uint64, ad: int) -> None:
+    """Add an ad that the table does not know; the caller keeps it half empty."""
+    mask = np.uint64(len(table.key) - 1)
+    at = key & mask
+    while table.key[at] != _FREE:
+        at = (at + _ONE) & mask
+    table.key[at] = key
+    table.ad[at] = ad
 
 
 def canonical(ad: Ad) -> bytes:

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from governor import decisions, rowcodec, rows
 from governor.compiled import compiled
 from governor.entries import (
-    SHADOW,
     WORDS,
+    any_shadowed,
+    cast_shadow,
+    cast_shadows,
     kind_of,
     older,
-    shadowed,
     ticks_of,
     time_word,
-    twins,
 )
 from governor.events import Columns
 from governor.hashing import hash_bytes
@@ -62,7 +62,6 @@ OUTCOMES = ("applied", "duplicate", "late", "overflow")
 _NEWEST, _OVERFLOW, _DIRTY = State.NEWEST, State.OVERFLOW, State.DIRTY
 _AD_BITS = np.uint64(24)
 _EXPOSURE_BITS = np.uint64((1 << 40) - 1)
-_SHADOW = np.uint64(SHADOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +220,9 @@ class Ledger:
         Raises:
             rowcodec.RowError: a record is not a row of this format, or is damaged.
         """
-        self._rows, count = rowcodec.load(self._rows, self.labels, changelog)
+        self._rows, count = rowcodec.load(
+            self._rows, self.labels, changelog, self.horizon, self.row_limit
+        )
         if rows.wasteful(self._rows):
             self._rows = rows.compact(self._rows)
         return count
@@ -269,7 +270,7 @@ def _apply(
         row = find(table, hashed, text, user_start[i], user_size[i])
         entries = 1
         if row >= 0:
-            entries = length_of(table.header[row, 0]) + 1
+            entries = min(length_of(table.header[row, 0]) + 1, 3 * row_limit)
         if table.state[_DIRTY] == len(table.dirty) or not has_room(
             table, row, entries, user_size[i]
         ):
@@ -347,37 +348,8 @@ def insert(
         entry[at, word] = new[word]
     set_length(table, row, kept + 1)
 
-    if kept < length:
-        _cast_shadows(entry, kept + 1, at)
+    if kept < length and any_shadowed(entry, kept + 1):
+        cast_shadows(entry, kept + 1)
     else:
-        _cast_shadow(entry, kept + 1, at)
+        cast_shadow(entry, kept + 1, at)
     return APPLIED
-
-
-@compiled
-def _cast_shadow(entry: NDArray[np.uint64], length: int, at: int) -> None:
-    """Shadow the twins of the entry at ``at`` that are larger, and it by those smaller."""
-    for i in range(length):
-        if i != at and twins(entry[i], entry[at]):
-            if i < at:
-                entry[i, 0] |= _SHADOW
-            else:
-                entry[at, 0] |= _SHADOW
-
-
-@compiled
-def _cast_shadows(entry: NDArray[np.uint64], length: int, at: int) -> None:
-    """The same for a row that lost entries: what they shadowed may count now."""
-    any_shadowed = False
-    for i in range(length):
-        if shadowed(entry[i, 0]):
-            any_shadowed = True
-    if not any_shadowed:
-        _cast_shadow(entry, length, at)
-        return
-    for i in range(length):
-        entry[i, 0] &= ~_SHADOW
-        for j in range(i + 1, length):
-            if twins(entry[i], entry[j]):
-                entry[i, 0] |= _SHADOW
-                break

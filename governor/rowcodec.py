@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from governor.compiled import compiled, integer
 from governor.decisions import GRACE
-from governor.entries import ad_of, ticks_of
+from governor.entries import WORDS, ad_of, cast_shadows, kind_of, ticks_of
 from governor.hashing import hash_bytes, mix
 from governor.labels import Labels, ad_hash
 from governor.records import Records
@@ -207,8 +207,12 @@ def sweep(table: Rows, horizon: int, limit: int) -> None:
             mark_dirty(table, row)
 
 
-def load(table: Rows, labels: Labels, records: Records) -> tuple[Rows, int]:
+def load(
+    table: Rows, labels: Labels, records: Records, horizon: int, row_limit: int
+) -> tuple[Rows, int]:
     """Rows with those of the records in place of their own; also how many were read.
+
+    Of a row written under a longer horizon or a higher limit, what these keep.
 
     Raises:
         RowError: see the module's text for what a record looks like.
@@ -221,7 +225,7 @@ def load(table: Rows, labels: Labels, records: Records) -> tuple[Rows, int]:
         order = np.argsort(known, kind="stable")
         done, status, detail, read = _load_rows(
             table, records.buffer, records.key_start, records.key_size, records.value_start,
-            records.value_size, known[order], order, done,
+            records.value_size, known[order], order, horizon, row_limit, done,
         )  # fmt: skip
         count += read
         if status == _OK:
@@ -268,6 +272,8 @@ def _load_rows(
     value_size: NDArray[np.int64],
     known: NDArray[np.uint64],
     order: NDArray[np.int64],
+    horizon: int,
+    row_limit: int,
     first: int,
 ) -> tuple[int, int, np.uint64, int]:
     """Load records from ``first`` on; where it stopped, why, the unknown ad, rows read."""
@@ -315,11 +321,30 @@ def _load_rows(
             table.arena[start + k, 0] = _get64(buffer, entry)
             table.arena[start + k, 1] = _get64(buffer, entry + 8)
             table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(ads[k])
+        set_length(table, row, _trim(table.arena[start:], length, horizon, row_limit))
         newest = ticks_of(table.arena[start, 0])
         if newest > table.state[_NEWEST]:
             table.state[_NEWEST] = newest
         read += 1
     return len(key_start), _OK, _NONE, read
+
+
+@compiled
+def _trim(entry: NDArray[np.uint64], length: int, horizon: int, row_limit: int) -> int:
+    """Drop what today's horizon and row limit would not have kept; return how many stay."""
+    oldest = ticks_of(entry[0, 0]) - horizon
+    held = np.zeros(3, np.int64)
+    kept = 0
+    for i in range(length):
+        kind = kind_of(entry[i, 0])
+        if ticks_of(entry[i, 0]) > oldest and held[kind] < row_limit:
+            held[kind] += 1
+            for word in range(WORDS):
+                entry[kept, word] = entry[i, word]
+            kept += 1
+    if kept < length:
+        cast_shadows(entry, kept)
+    return kept
 
 
 @compiled

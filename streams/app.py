@@ -66,7 +66,7 @@ class Governor(faust.App):
         )
         self.metrics = Metrics(policy, self.snapshot)
         self.outbox = Outbox(settings, self.store, self.metrics)
-        self.web = Web(settings.metrics_host, settings.metrics_port, self.metrics)
+        self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics)
         for kind in topics.EVENT_TOPICS:
             self._govern(kind)
 
@@ -85,7 +85,7 @@ class Governor(faust.App):
 
     def on_init_dependencies(self) -> list[Any]:
         """Services that start with the app; the outbox before anything is read."""
-        return [self.web, self.outbox, *super().on_init_dependencies()]
+        return [self.server, self.outbox, *super().on_init_dependencies()]
 
     async def on_first_start(self) -> None:
         """Wait for Kafka, see to the topics, compile: all before joining the group."""

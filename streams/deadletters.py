@@ -14,8 +14,10 @@ __all__ = ["MAX_KEPT", "Letter", "letters"]
 Letter = tuple[bytes | None, bytes, int]
 """Key, value, timestamp in milliseconds."""
 
-MAX_KEPT = 256 * 1024
-"""Bytes of the message that its dead letter holds."""
+MAX_KEPT = 64 * 1024
+"""Bytes of the message that its dead letter holds; six times as many when all are escaped."""
+MAX_KEY = 1024
+"""Bytes of a key that is kept; a longer one is left out."""
 
 
 def letters(
@@ -28,7 +30,7 @@ def letters(
     """
     return [
         (
-            records.key(one.index),
+            records.key(one.index) if records.key_size[one.index] <= MAX_KEY else None,
             _letter(topic, partition, records, one),
             max(0, int(records.timestamp[one.index])),
         )

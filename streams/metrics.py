@@ -12,7 +12,13 @@ from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -40,6 +46,8 @@ class Metrics:
     """The metrics of one worker, in a registry of their own."""
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
+        # A second series for each counter, of no use here.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._rules = [rule.name for rule in policy.rules]
         self._events = Counter(

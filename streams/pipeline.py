@@ -18,6 +18,8 @@ from governor import events
 from governor.events import Limits, Reason, Rejected
 from governor.ledger import Ledger
 from governor.records import Records
+from streams.wire import build
+from streams.wire import parse as wire_parse
 
 __all__ = ["Ingested", "ingest"]
 
@@ -45,6 +47,8 @@ def ingest(kind: str, ledger: Ledger, records: Records, limits: Limits) -> Inges
     try:
         columns, rejected = DECODERS[kind](records, ledger.labels, limits)
         return Ingested(Counter(ledger.apply(columns).counts()), rejected)
+    except MemoryError:
+        raise  # the machine's fault, not the event's
     except Exception as error:
         if len(records) == 1:
             log.exception(
@@ -70,3 +74,6 @@ def warm_up(ledger: Ledger) -> None:
     ledger.sweep(1)
     taken = ledger.take(0)
     ledger.load(taken.changelog.select(np.arange(len(taken.changelog))))
+    for outgoing in (taken.decisions, taken.changelog, records):
+        build(outgoing, max_bytes=1_000_000)
+    wire_parse(b"", 0, None, check_crcs=False, committed_only=True)

@@ -25,21 +25,20 @@ log = logging.getLogger(__name__)
 
 EVENT_TOPICS = ("impressions", "engagements", "controls")
 
-_EVENTS = {
-    # Larger than any event may be, so that one too large is a dead letter with coordinates
-    # rather than a failure that only its producer sees.
-    "max.message.bytes": str(4 * 1024 * 1024),
-}
+# Larger than any event may be, so that one too large is a dead letter with coordinates rather than
+# a failure that only its producer sees; and than the largest row or decision.
+_LARGE = {"max.message.bytes": str(4 * 1024 * 1024)}
 _COMPACTED = {
+    **_LARGE,
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.1",
     "segment.bytes": str(64 * 1024 * 1024),
     "max.compaction.lag.ms": str(600_000),
 }
 CONFIGURATION: Mapping[str, Mapping[str, str]] = {
-    "impressions": _EVENTS,
-    "engagements": _EVENTS,
-    "controls": _EVENTS,
+    "impressions": _LARGE,
+    "engagements": _LARGE,
+    "controls": _LARGE,
     "decisions": _COMPACTED,
     "ledger": _COMPACTED,
     "deadletters": {},
@@ -86,7 +85,8 @@ async def until_reachable(settings: Settings) -> None:
     pause = 1.0
     quiet = logging.getLogger("aiokafka")
     while True:
-        level, quiet.level = quiet.level, logging.CRITICAL
+        level = quiet.level
+        quiet.setLevel(logging.CRITICAL)
         admin = AIOKafkaAdminClient(**connection(settings))
         try:
             await admin.start()
@@ -100,7 +100,7 @@ async def until_reachable(settings: Settings) -> None:
             return
         finally:
             await admin.close()
-            quiet.level = level
+            quiet.setLevel(level)
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -317,7 +317,8 @@ class Consumer(driver.Consumer):
         for tp, (position, highwater) in assignment.items():
             if tp.topic == topic and highwater is not None:
                 deliveries = self._deliveries.get(tp)
-                end = deliveries.begin() if deliveries is not None else None
+                current = deliveries is not None and deliveries.seeks == self.seeks[tp]
+                end = deliveries.begin() if deliveries is not None and current else None
                 total += max(0, highwater - (position or 0 if end is None else end))
         return total
 

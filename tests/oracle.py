@@ -111,7 +111,7 @@ def decode(topic: str, value: bytes | Mapping[str, Any] | None) -> Entry:
         _require(event[name] is not None, "wrong_type", name)
         _require(name == "ts" or _text(event, name), "empty_id", name)
 
-    impression_id = _text(event, "impression_id") or None
+    impression_id = _text(event, "impression_id") or None if topic != "control" else None
     if topic == "impression":
         _require(event.get("kind") in (None, *KINDS), "wrong_type", "kind")
         _require(isinstance(event.get("retargeting", False), bool), "wrong_type", "retargeting")

@@ -140,6 +140,17 @@ def test_exposures_of_one_instant_count_each() -> None:
     assert until(engine) == 5 + 3600
 
 
+def test_limits_and_counts_of_more_than_one_digit() -> None:
+    engine = Engine([cap(10, HOUR)])
+    engine.feed(*(shown(at) for at in range(9)))
+    assert engine.decide() is None
+    for count in (10, 11, 99, 100, 101):
+        engine.feed(*(shown(at) for at in range(count)))
+        assert until(engine) == count - 10 + 3600
+        evidence = throttles(engine.decide())["campaign:C7"]["evidence"]["the-cap"]
+        assert (evidence["exposures"], evidence["limit"]) == (count, 10)
+
+
 # ---- Spacing -----------------------------------------------------------------------------------
 
 
@@ -412,15 +423,16 @@ def test_a_user_nobody_heard_of_has_no_decision() -> None:
 
 
 def test_ids_that_share_all_but_their_last_byte_are_different() -> None:
-    long = "x" * 511
+    long, other = "x" * 511, "y" * 511
     engine = Engine([cap(2, HOUR)])
     for last in "ab":
         engine.feed(shown(0, f"{long}1", user=long + last, campaign_id=long + last))
     engine.feed(shown(1, f"{long}2", user=f"{long}a", campaign_id=f"{long}a"))
     assert engine.decide(f"{long}b") is None
     assert until(engine, f"campaign:{long}a", f"{long}a") == 3600
-    engine.feed(shown(2, "s", user=f"{long}b", campaign_id=f"{long}b", impression_id=f"{long}1"))
-    engine.feed(shown(3, "t", user=f"{long}b", campaign_id=f"{long}b", impression_id=f"{long}2"))
+    fields = {"user": f"{long}b", "campaign_id": f"{long}b"}
+    engine.feed(shown(2, "s", impression_id=f"{other}1", **fields))
+    engine.feed(shown(3, "t", impression_id=f"{other}2", **fields))
     assert until(engine, f"campaign:{long}b", f"{long}b") == 2 + 3600
 
 
@@ -479,12 +491,28 @@ def test_row_limit_holds_for_each_kind_alone() -> None:
     assert until(engine) == 3600
 
 
+def test_row_limit_leaves_what_is_older_and_of_another_kind() -> None:
+    engine = Engine([cap(2, HOUR)], row_limit=2)
+    engine.feed(clicked(0, "a"), opted_in(1), shown(2), shown(3), shown(4))
+    assert engine.ledger.entries == 4
+    assert until(engine) == 3 + 3600
+    assert engine.feed(clicked(0, "a"), opted_in(1)) == {"duplicate": 2}
+
+
 def test_what_the_row_limit_pushed_out_no_longer_stands_before_its_twin() -> None:
     engine = Engine([cap(1, HOUR)], row_limit=2)
     engine.feed(shown(0, "a", campaign_id="C1"), shown(1, "a", campaign_id="C2"))
     assert list(throttles(engine.decide())) == ["campaign:C1"]
     engine.feed(shown(2, "b", campaign_id="C3"))
     assert set(throttles(engine.decide())) == {"campaign:C2", "campaign:C3"}
+
+
+def test_what_stays_when_the_row_limit_pushes_out_still_stands_before_its_twin() -> None:
+    engine = Engine([cap(1, HOUR)], row_limit=3)
+    engine.feed(shown(0, "x", campaign_id="C0"))
+    engine.feed(shown(1, "a", campaign_id="C1"), shown(2, "a", campaign_id="C2"))
+    engine.feed(shown(3, "b", campaign_id="C3"))
+    assert set(throttles(engine.decide())) == {"campaign:C1", "campaign:C3"}
 
 
 def test_a_row_filled_with_every_kind_goes_on() -> None:
@@ -602,6 +630,24 @@ def test_a_decision_that_only_begins_later_is_published_again() -> None:
     assert throttles(engine.topic["u1"])["campaign:C1"]["from"] == T0 + 1
 
 
+def test_a_decision_that_only_ends_later_is_published_again() -> None:
+    engine = Engine([cap(2, HOUR)])
+    engine.feed(shown(0), shown(100))
+    engine.publish()
+    engine.feed(shown(50))
+    engine.publish()
+    throttle = throttles(engine.topic["u1"])["campaign:C7"]
+    assert (throttle["from"], throttle["until"]) == (T0 + 100, T0 + 50 + 3600)
+
+
+def test_a_row_that_changed_twice_is_taken_once() -> None:
+    engine = Engine([cap(1, HOUR)])
+    engine.feed(shown(0), shown(1))
+    assert engine.ledger.dirty == 1
+    taken = engine.publish()
+    assert (taken.users, len(taken.decisions)) == (1, 1)
+
+
 def test_what_was_taken_is_taken_once() -> None:
     engine = Engine([cap(1, HOUR)])
     engine.feed(shown(0), shown(0, user="u2"))
@@ -672,3 +718,43 @@ def test_rows_read_back_from_the_changelog_answer_the_same() -> None:
     assert until(restarted, "user") == 86400
     assert until(restarted, user="u2") == 9 + 3600
     assert len(restarted.publish().decisions) == 1
+
+
+def test_rows_of_hundreds_of_entries_are_read_back() -> None:
+    engine = Engine([cap(300, DAY)], row_limit=400)
+    engine.feed(*(shown(at, user=user) for user in ("u1", "u2") for at in range(300)))
+    engine.publish()
+    restarted = engine.restarted()
+    assert restarted.ledger.entries == 600
+    assert until(restarted, user="u1") == until(restarted, user="u2") == 86400
+
+
+def test_rows_read_back_answer_by_the_policy_of_the_day() -> None:
+    engine = Engine([cap(2, HOUR)])
+    engine.feed(*(shown(at, creative_id="K", labels={"promo": "p"}) for at in (0, 1)))
+    engine.publish()
+    engine.rules = [cap(2, HOUR, "creative"), cap(1, DAY, "promo", "promo-daily")]
+    restarted = engine.restarted()
+    assert set(throttles(restarted.decide())) == {"creative:K", "promo:p"}
+    assert until(restarted, "promo:p") == 1 + 86400
+
+
+def test_a_lower_row_limit_holds_for_rows_read_back() -> None:
+    engine = Engine([cap(3, HOUR)], row_limit=5)
+    engine.feed(*(shown(at) for at in range(5)))
+    engine.publish()
+    engine.row_limit = 2
+    restarted = engine.restarted()
+    restarted.feed(shown(5))
+    assert restarted.ledger.entries == 2
+    assert restarted.decide() is None
+
+
+def test_a_shorter_horizon_holds_for_rows_read_back() -> None:
+    engine = Engine([cap(1, HOUR)], horizon=2 * HOUR)
+    engine.feed(shown(0, "a", campaign_id="C1"), shown(3500, "a", campaign_id="C2"))
+    engine.publish()
+    engine.horizon = HOUR
+    restarted = engine.restarted()
+    restarted.feed(clicked(3600))
+    assert list(throttles(restarted.decide())) == ["campaign:C2"]

@@ -1,0 +1,153 @@
+"""The harness' side of the broker: topics made, filled, watched, read and cleared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from benchmarks.peers.load import HotLoad
+from governor.records import Records
+from streams.wire import PreparedBatch, build
+
+__all__ = ["Answer", "clear", "create", "ended", "pace", "prepare", "read", "size"]
+
+TICK = 0.01
+_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A record of an output topic; `at` is when the broker appended it, in milliseconds."""
+
+    at: int
+    value: dict[str, Any]
+
+
+async def create(bootstrap: str, topic: str, partitions: int, *, output: bool) -> None:
+    """Make a topic; an output's records are stamped by the broker."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        configuration = _APPEND_TIME if output else {}
+        made = await admin.create_topics(
+            [NewTopic(topic, partitions, 1, topic_configs=configuration)]
+        )
+        if any(code for _name, code, *_text in made.topic_errors):
+            raise RuntimeError(f"cannot create {topic}: {made.topic_errors}")
+    finally:
+        await admin.close()
+
+
+async def clear(bootstrap: str, keep: Sequence[str]) -> None:
+    """Delete every topic but these and Kafka's own, and wait until they are gone."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        deadline = time.monotonic() + 60
+        while gone := [
+            topic
+            for topic in await admin.list_topics()
+            if topic not in keep and not topic.startswith("__")
+        ]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"cannot delete {', '.join(gone)}")
+            await admin.delete_topics(gone)
+            await asyncio.sleep(0.2)
+    finally:
+        await admin.close()
+
+
+async def ended(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
+    """The end offset of each partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(topic, p) for p in range(partitions)])
+        return {each.partition: offset for each, offset in ends.items()}
+    finally:
+        await consumer.stop()
+
+
+async def size(bootstrap: str, topic: str, partitions: int) -> int:
+    """Records in a topic."""
+    return sum((await ended(bootstrap, topic, partitions)).values())
+
+
+async def read(bootstrap: str, topic: str, partitions: int) -> list[Answer]:
+    """All that is in a topic, by partition and offset; tombstones are left out."""
+    ends = await ended(bootstrap, topic, partitions)
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    answers: list[Answer] = []
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign(parts := [TopicPartition(topic, p) for p in range(partitions)])
+        await consumer.seek_to_beginning(*parts)
+        open_parts = {p for p, end in ends.items() if end}
+        while open_parts:
+            fetched: Mapping[TopicPartition, Any] = await consumer.getmany(timeout_ms=500)
+            for records in fetched.values():
+                answers.extend(
+                    Answer(record.timestamp, decoder.decode(record.value))
+                    for record in records
+                    if record.value is not None
+                )
+            for part in parts:
+                if await consumer.position(part) >= ends[part.partition]:
+                    open_parts.discard(part.partition)
+    finally:
+        await consumer.stop()
+    return answers
+
+
+def prepare(load: HotLoad, first: int, last: int, rate: float) -> list[dict[int, Records]]:
+    """The events from `first` to `last` as what is sent in each tick at `rate` a second."""
+    cuts = np.arange(first, last, max(1, round(rate * TICK))).tolist()
+    return [
+        {
+            partition: Records.of(records)
+            for partition, records in load.records(start, min(end, last)).items()
+        }
+        for start, end in zip(cuts, [*cuts[1:], last], strict=True)
+    ]
+
+
+async def pace(
+    bootstrap: str, topic: str, first: int, ticks: Sequence[Mapping[int, Records]]
+) -> tuple[list[tuple[int, float]], float]:
+    """Send a tick each `TICK`; for each its first event and when it was sent (milliseconds).
+
+    Also by how many seconds it was late at worst.
+    """
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=0)
+    await producer.start()
+    sent: list[tuple[int, float]] = []
+    late = 0.0
+    pending: list[asyncio.Future[Any]] = []
+    started = time.perf_counter()
+    try:
+        for number, tick in enumerate(ticks):
+            due = started + number * TICK
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            late = max(late, time.perf_counter() - due)
+            now = time.time()
+            sent.append((first, now * 1000))
+            for partition, records in tick.items():
+                first += len(records)
+                stamps = np.full(len(records), int(now * 1000), np.int64)
+                for frame in build(replace(records, timestamp=stamps), max_bytes=900_000):
+                    batch = PreparedBatch(frame)
+                    pending.append(await producer.send_batch(batch, topic, partition=partition))
+        await asyncio.gather(*pending)
+    finally:
+        await producer.stop()
+    return sent, late
