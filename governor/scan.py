@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, integer
 from governor.entries import MAX_TIME, RETARGETING, TYPE_SHIFT
 from governor.hashing import hash_bytes, mix
 from governor.labels import FIELDS, AdTable, find_ad
@@ -250,7 +250,7 @@ def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int6
     first = at
     value = 0
     while at < end and _ZERO <= buffer[at] <= _NINE:
-        value = 10 * value + (buffer[at] - _ZERO)
+        value = 10 * value + integer(buffer[at]) - _ZERO
         at += 1
         if at - first > 11:
             return -1
@@ -260,7 +260,7 @@ def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int6
     if at < end and buffer[at] == _POINT:
         at += 1
         while at < end and _ZERO <= buffer[at] <= _NINE:
-            value = 10 * value + (buffer[at] - _ZERO)
+            value = 10 * value + integer(buffer[at]) - _ZERO
             at += 1
             decimals += 1
             if decimals > 6:

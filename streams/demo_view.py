@@ -198,9 +198,9 @@ def _people(scene: Scene) -> Table:
     table.add_column("user", style="bold", no_wrap=True)
     for heading in ("exposures", "clicks", "after a cap"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, width=14)
+    table.add_column("", no_wrap=True, width=10)
     table.add_column("article most shown", no_wrap=True)
-    table.add_column("rests now", no_wrap=True, ratio=1)
+    table.add_column("rests from", no_wrap=True, ratio=1)
     people = sorted(scene.tally.people.values(), key=lambda one: (-one.excess, -one.exposures))
     most = max((one.excess for one in people), default=0)
     resting = scene.resting
@@ -211,7 +211,7 @@ def _people(scene: Scene) -> Table:
             f"{person.exposures:,}",
             f"{person.clicks:,}",
             f"{person.excess:,}",
-            _bar(person.excess, most, 14, "magenta"),
+            _bar(person.excess, most, 10, "magenta"),
             f"{item}, {times} times",
             _rests(resting.get(person.user, [])),
         )
@@ -222,12 +222,12 @@ def _people(scene: Scene) -> Table:
 
 def _rests(throttles: list[Mapping[str, Any]]) -> Text:
     if not throttles:
-        return Text("from nothing", style="dim")
+        return Text("nothing", style="dim")
     last = clock(max(one["until"] for one in throttles))
     if any(one["label"] == "user" for one in throttles):
-        return Text("from the whole site", style="bold yellow")
+        return Text("the whole site", style="bold yellow")
     articles = "1 article" if len(throttles) == 1 else f"{len(throttles)} articles"
-    return Text(f"from {articles}, until {last}", style="yellow")
+    return Text(f"{articles}, until {last}", style="yellow")
 
 
 def _held(scene: Scene) -> Table:

@@ -8,7 +8,7 @@ invariants; each raises AssertionError with what differs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -70,11 +70,13 @@ class Engine:
         """The compacted decisions topic."""
         self.changelog: list[tuple[bytes | None, bytes | None, int]] = []
 
-    def feed(self, *events: Event) -> dict[str, int]:
+    def feed(
+        self, *events: Event, spelled: Callable[[dict[str, Any]], str] = json.dumps
+    ) -> dict[str, int]:
         """Apply a batch, in this order; how many events met which outcome."""
         counts: dict[str, int] = {}
         for topic, group in groupby(events, key=lambda event: event[0]):
-            values = [(None, json.dumps(event).encode(), NOT_YET) for _, event in group]
+            values = [(None, spelled(event).encode(), NOT_YET) for _, event in group]
             columns, rejected = DECODERS[topic](Records.of(values), self.ledger.labels, Limits())
             self.rejected += rejected
             for outcome, count in self.ledger.apply(columns).counts().items():

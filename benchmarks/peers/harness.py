@@ -145,6 +145,11 @@ class Harness:
         self._inputs: dict[HotLoad, str] = {}
         self._numbers = count()
 
+    def check(self, subject: Subject, job: str, load: HotLoad) -> Verdict:
+        """Only whether it is right."""
+        with self._running(subject, job, self._filled(load), load.partitions) as run:
+            return self._finished(run, load)[1]
+
     def throughput(self, subject: Subject, job: str, load: HotLoad) -> Throughput:
         """One run over the load."""
         with self._running(subject, job, self._filled(load), load.partitions) as run:
@@ -245,7 +250,7 @@ class Harness:
             if total != looked_at:
                 answers = self._answers(run)
                 verdict = _verdict(run.subject, run.job, load, answers)
-                if verdict.complete(run.subject.peer.coalesces):
+                if verdict.agrees(run.subject.peer.coalesces):
                     return answers, verdict
                 looked_at, quiet = total, QUIET_SECONDS
             elif quiet >= STALLED_SECONDS:
@@ -346,7 +351,8 @@ def _delays(
     events = np.array(list(first), np.int64)
     starts, times = np.array(sent).T
     produced = times[np.searchsorted(starts, events, side="right") - 1]
-    return np.array(list(first.values()), np.float64) - produced
+    appended = np.array(list(first.values()), np.float64)
+    return np.subtract(appended, produced)
 
 
 def _cpu_at(samples: Sequence[Sample], at: float) -> float:

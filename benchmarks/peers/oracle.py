@@ -32,13 +32,14 @@ class Verdict:
     wrong: int
     unexpected: int
 
-    def complete(self, coalesces: bool) -> bool:
-        """Whether all is there; a superseded decision may be left out with `coalesces`."""
-        return self.missing == 0 and (coalesces or self.superseded == 0)
+    @property
+    def faults(self) -> int:
+        """Answers that differ in whatever way."""
+        return self.superseded + self.missing + self.wrong + self.unexpected
 
     def agrees(self, coalesces: bool) -> bool:
-        """Whether all is there and nothing else."""
-        return self.complete(coalesces) and self.wrong == 0 and self.unexpected == 0
+        """Whether nothing is amiss; a superseded decision may be left out with `coalesces`."""
+        return self.faults - (self.superseded if coalesces else 0) == 0
 
     def __str__(self) -> str:
         named = {

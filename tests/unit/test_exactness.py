@@ -7,8 +7,10 @@ delivered twice, cut into batches anywhere. ``HYPOTHESIS_PROFILE=fuzz`` looks mu
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +130,9 @@ def event_bodies(draw: st.DrawFn, number: int) -> dict[str, Any]:
     optional = {
         "impression_id": st.sampled_from((None, None, None, "i1", "i2", "i3")),
         "creative_id": st.sampled_from((None, "A", "B")),
-        "labels": st.sampled_from((None, {"promo": "spring"}, {"promo": "autumn", "x": "y"})),
+        "labels": st.sampled_from(
+            (None, None, {}, {"promo": "spring"}, {"promo": "autumn", "x": "y"})
+        ),
         "kind": st.sampled_from((None, None, "loaded", "viewable")),
     }
     drawn = {name: draw(values) for name, values in optional.items()}
@@ -216,6 +220,30 @@ def test_until_is_never_earlier_after_one_more_exposure(case: Case) -> None:
         before = engine.decide()
         engine.feed((topic, alone))
         until_is_never_earlier(before, engine.decide(), newest)
+
+
+SPELLINGS: tuple[Callable[[dict[str, Any]], str], ...] = (
+    lambda event: json.dumps(event, separators=(",", ":")),
+    lambda event: json.dumps(dict(reversed(event.items())), indent="\t"),
+    lambda event: json.dumps({"x": {"y": [1, None]}} | event),
+    lambda event: json.dumps(event | {"x": None, "retargeting": False, "segment": None}),
+    lambda event: json.dumps(event).replace("C", "\\u0043").replace("user", "us\\u0065r"),
+    lambda event: json.dumps(event | {"ts": 0}).replace('"ts": 0', f'"ts": {event["ts"]}e0'),
+    lambda event: json.dumps(event | {"ts": 0}).replace('"ts": 0', f'"ts":{event["ts"]:.6f}'),
+)
+
+
+@FEWER
+@given(cases(within_two_horizons=True), st.sampled_from(SPELLINGS))
+def test_the_spelling_of_an_event_does_not_matter(
+    case: Case, spelled: Callable[[dict[str, Any]], str]
+) -> None:
+    one, other = case.engine(), case.engine()
+    for batch in case.batches:
+        one.feed(*batch)
+        other.feed(*batch, spelled=spelled)
+    order_does_not_matter(one, other, case.users)
+    assert "applied" not in one.feed(*case.events, spelled=spelled)
 
 
 def test_thousands_of_users_in_one_ledger() -> None:

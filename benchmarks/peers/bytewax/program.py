@@ -100,7 +100,10 @@ def dataflow() -> Dataflow:
         keyed = op.flat_map_batch("decode", messages, by_user)
         clock = win.EventClock(
             ts_getter=lambda event: datetime.fromtimestamp(event["ts"], UTC),
-            wait_for_system_duration=timedelta(0),
+            wait_for_system_duration=timedelta(seconds=10),
+            # Past events: a window closes at the user's next one, not by the system's clock,
+            # which would have it woken at once and again.
+            to_system_utc=lambda _: None,
         )
         windower = win.TumblingWindower(length=MINUTE, align_to=EPOCH)
         windows = win.window("count", keyed, clock, windower, CountUpdates, ordered=False)

