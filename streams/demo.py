@@ -110,7 +110,7 @@ def run(keep: bool = False, svg: Path | None = None) -> int:
                     tell("stopping the worker and the broker")
     except KeyboardInterrupt:
         tell("interrupted: the worker and the broker are stopped")
-    except (BrokerError, DemoError, KafkaError) as error:
+    except (BrokerError, DemoError, KafkaError, OSError) as error:
         tell(f"failed: {error}")
         return 1
     return status

@@ -43,7 +43,7 @@ class Scene:
     """By user, the last record on the decisions topic."""
     figures: Figures = field(default_factory=Figures)
     rate: float = 0
-    """Events that the worker handled in the last second."""
+    """Events a second that the worker handled, of late."""
     held: deque[tuple[Exposure, int, Episode]] = field(default_factory=lambda: deque(maxlen=HELD))
     """The latest that was in excess: how many times it was shown by then, and of which limit."""
 

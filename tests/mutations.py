@@ -1,6 +1,6 @@
 """Ways to break the compiled loops, each of which some test must notice.
 
-``python -m tests.mutations`` replays the golden cases and a fixed set of random streams against
+``python -m tests.mutations`` replays the golden cases, bad input and a fixed set of random streams against
 whatever ``governor`` it finds on its path and ends with 1 at the first wrong answer.
 ``tests/unit/test_mutations.py`` runs that over copies of the package with one mutation each, as
 plain Python (``NUMBA_DISABLE_JIT=1``), which spares compiling every one of them.
@@ -110,39 +110,39 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ---- what counts
     Mutation(
-        "ledger.py",
+        "entries.py",
         "if i < at:\n                entry[i, 0] |= _SHADOW",
         "if i > at:\n                entry[i, 0] |= _SHADOW",
         "of two contents the larger counts",
     ),
     Mutation(
-        "ledger.py",
+        "entries.py",
         "if i != at and twins(entry[i], entry[at]):",
         "if twins(entry[i], entry[at]):",
         "every entry is its own twin",
     ),
     Mutation(
         "ledger.py",
-        "if kept < length:\n        _cast_shadows",
-        "if kept > length:\n        _cast_shadows",
+        "if kept < length and any_shadowed",
+        "if kept > length and any_shadowed",
         "what an entry shadowed stays shadowed when the entry is gone",
     ),
     Mutation(
-        "ledger.py",
+        "entries.py",
         "for j in range(i + 1, length):",
         "for j in range(i + 2, length):",
         "the next smaller entry is not looked at",
     ),
     Mutation(
-        "ledger.py",
+        "entries.py",
         "entry[i, 0] &= ~_SHADOW",
         "entry[i, 0] |= _SHADOW",
         "shadows are cast and never lifted",
     ),
     Mutation(
-        "ledger.py",
-        "any_shadowed = True",
-        "any_shadowed = False",
+        "entries.py",
+        "if shadowed(entry[i, 0]):\n            return True",
+        "if shadowed(entry[i, 0]):\n            return False",
         "shadows are not looked for",
     ),
     Mutation(
@@ -346,6 +346,67 @@ MUTATIONS: tuple[Mutation, ...] = (
         "byte < 0x20 or",
         "a quote in a user id ends the string",
     ),
+    # ---- reading
+    Mutation(
+        "scan.py",
+        "for _ in range(6 - decimals):",
+        "for _ in range(5 - decimals):",
+        "times are read as a tenth of what they are",
+    ),
+    Mutation(
+        "scan.py",
+        "if spans[_IMPRESSION, 1] > 0:",
+        "if spans[_IMPRESSION, 1] > 36:",
+        "short impression ids are not read",
+    ),
+    Mutation(
+        "scan.py",
+        "found.what[i] = kind << TYPE_SHIFT",
+        "found.what[i] = 0",
+        "the kind of an exposure is not read",
+    ),
+    Mutation(
+        "scan.py",
+        "key ^ np.uint64(field)",
+        "key",
+        "a creative is taken for an advertiser of the same name",
+    ),
+    Mutation(
+        "scan.py",
+        "byte < 0x20 or byte >= 0x80 or byte == _BACKSLASH",
+        "byte < 0x20 or byte >= 0x80",
+        "escapes are taken as they stand",
+    ),
+    Mutation(
+        "scan.py",
+        "byte < 0x20 or byte >= 0x80 or byte == _BACKSLASH",
+        "byte >= 0x80 or byte == _BACKSLASH",
+        "control characters are let through",
+    ),
+    Mutation(
+        "scan.py",
+        "if field >= 0 and spans[field, 1] != _UNSEEN:",
+        "if field < 0 and at > end:",
+        "the type of the first of two fields of a name is not looked at",
+    ),
+    Mutation(
+        "scan.py",
+        "ticks[0] > now + times.max_future",
+        "ticks[0] > now + times.max_age",
+        "events of the future are let in",
+    ),
+    Mutation(
+        "scan.py",
+        "return _blank(buffer, at + 1, end) == end",
+        "return _blank(buffer, at + 1, end) <= end",
+        "what stands behind the object is not looked at",
+    ),
+    Mutation(
+        "scan.py",
+        "if spans[field, 1] > max_id:",
+        "if spans[field, 1] > 2 * max_id:",
+        "ids may be twice as long",
+    ),
     # ---- the changelog
     Mutation(
         "rowcodec.py",
@@ -373,6 +434,18 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "rowcodec.py",
+        "held[kind] < row_limit",
+        "held[kind] <= row_limit",
+        "a lower row limit keeps one entry more",
+    ),
+    Mutation(
+        "rowcodec.py",
+        "if ticks_of(entry[i, 0]) > oldest and",
+        "if ticks_of(entry[i, 0]) >= oldest and",
+        "a shorter horizon keeps an entry exactly that old",
+    ),
+    Mutation(
+        "rowcodec.py",
         "if ran_out or newest",
         "if newest",
         "the sweep withdraws nothing",
@@ -383,7 +456,7 @@ TOO_SLOW_IN_PYTHON = {"test_a_row_filled_with_every_kind_goes_on"}
 
 
 def replay(examples: int = 40) -> None:
-    """Golden cases, then streams against the oracle; raises at the first wrong answer."""
+    """Golden cases, bad input, then streams against the oracle; raises at the first difference."""
     from hypothesis import HealthCheck, Phase, given, settings
 
     from tests.invariants import (
@@ -393,12 +466,15 @@ def replay(examples: int = 40) -> None:
         survives_restart,
         topic_says_what_is_decided,
     )
-    from tests.unit import test_golden
+    from tests.unit import test_bad_input, test_golden
     from tests.unit.test_exactness import Case, cases
 
     for name, test in vars(test_golden).items():
         if name.startswith("test_") and name not in TOO_SLOW_IN_PYTHON:
             test()
+    for value, reason in test_bad_input.BAD.values():
+        if len(value or b"") < 2000:
+            test_bad_input.test_the_neighbours_of_a_bad_message_count("impression", value, reason)
 
     @settings(
         max_examples=examples,

@@ -174,11 +174,15 @@ class Deployment:
 
     def create_topics(self, counts: Mapping[str, int]) -> None:
         """Create topics with so many partitions each, as somebody else may have."""
+        large = {"max.message.bytes": str(4 * 1024 * 1024)}
 
         async def create() -> None:
             async with self._admin() as admin:
                 await admin.create_topics(
-                    [NewTopic(self.topic(name), count, 1) for name, count in counts.items()]
+                    [
+                        NewTopic(self.topic(name), count, 1, topic_configs=large)
+                        for name, count in counts.items()
+                    ]
                 )
 
         run(create())

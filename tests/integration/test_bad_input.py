@@ -13,7 +13,7 @@ import pytest
 from streams.deadletters import MAX_KEPT
 from tests.integration.conftest import Deploy
 from tests.integration.deployment import HOUR, Deployment, Event, Worker
-from tests.integration.scenario import scenario
+from tests.integration.scenario import T0, scenario
 from tests.oracle import Rule
 
 NOW = time.time()
@@ -238,7 +238,7 @@ def test_a_user_with_the_largest_decision_stops_nothing(deploy: Deploy) -> None:
             {
                 "event_id": f"e{n}",
                 "user_id": "greedy",
-                "ts": NOW - 60 + n / 1000,
+                "ts": T0 + n,
                 "campaign_id": f"{n:03}" + "\x01" * 509,
                 "creative_id": f"{n:03}" + "\x02" * 509,
                 "labels": {"placement": f"{n:03}" + "\x03" * 509},

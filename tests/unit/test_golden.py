@@ -271,6 +271,13 @@ def test_one_value_in_two_dimensions_makes_two_labels() -> None:
     assert list(throttles(engine.decide())) == ["creative:C7"]
 
 
+def test_one_value_in_another_field_is_another_ad() -> None:
+    engine = Engine([cap(1, HOUR, per, f"per-{per}") for per in ("creative", "advertiser")])
+    engine.feed(shown(0, user="u1", creative_id="X"), shown(0, user="u2", advertiser_id="X"))
+    assert list(throttles(engine.decide("u1"))) == ["creative:X"]
+    assert list(throttles(engine.decide("u2"))) == ["advertiser:X"]
+
+
 def test_labels_survive_json() -> None:
     odd = 'a"b\\c/d\x01\x7f\n\t€ 日本 \U0001f9e6 e\u0301 </script>'
     engine = Engine([cap(1, HOUR), cap(1, HOUR, "promo", "per-promo")])
@@ -323,6 +330,23 @@ def test_the_same_event_again_does_nothing() -> None:
     assert engine.ledger.dirty == 0
     assert engine.ledger.entries == 1
     assert engine.decide() is None
+
+
+def test_the_same_event_in_another_spelling_does_nothing() -> None:
+    engine = Engine([cap(2, HOUR)])
+    event = shown(0.25, "a", creative_id="K", kind="viewable", retargeting=True)
+    other = shown(1, "b", impression_id="i", kind="loaded", labels={})
+    assert engine.feed(event, other) == {"applied": 2}
+    assert engine.feed(event, other, spelled=nested) == {"duplicate": 2}
+    assert engine.feed(event, other, spelled=reversed_and_spread) == {"duplicate": 2}
+
+
+def nested(event: dict[str, Any]) -> str:
+    return json.dumps({"x": [{"event_id": 1}]} | event)
+
+
+def reversed_and_spread(event: dict[str, Any]) -> str:
+    return json.dumps(dict(reversed(event.items())), indent=1)
 
 
 def test_of_two_contents_of_an_event_the_earlier_counts_whichever_comes_first() -> None:
