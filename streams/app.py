@@ -44,6 +44,9 @@ class Governor(faust.App):
     Made by `create`; `prepare` is what must have happened before it starts.
     """
 
+    # What Faust logs through this class is Faust's.
+    logger = logging.getLogger("faust.app")
+
     def __init__(self, settings: Settings, policy: Policy, **options: Any) -> None:
         super().__init__(settings.group, **options)
         self.settings = settings

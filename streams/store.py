@@ -29,6 +29,9 @@ class Store(base.Store):
     in-memory store without a word.
     """
 
+    # What Faust logs through this class is Faust's.
+    logger = logging.getLogger("faust.stores")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._make: Callable[[], Ledger] = (self.options or {})["make"]

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    for_code,
+)
 from aiokafka.helpers import create_ssl_context
 
 from streams.settings import Settings
@@ -140,9 +146,27 @@ async def ensure(settings: Settings) -> int:
                     raise TopicError("the topics created do not appear: is the cluster healthy?")
                 await asyncio.sleep(0.05)
             partitions = _common(found, settings)
+        await _coordinated(admin, settings.group)
         return partitions
     finally:
         await admin.close()
+
+
+async def _coordinated(admin: AIOKafkaAdminClient, group: str) -> None:
+    """Wait for the group's coordinator, which a new cluster makes when it is first asked."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        try:
+            await admin.find_coordinator(group)
+        except GroupCoordinatorNotAvailableError as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise TopicError(
+                    "the cluster has no coordinator for consumer groups: is the topic "
+                    "__consumer_offsets there and healthy?"
+                ) from error
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[_Existing]:

@@ -11,6 +11,7 @@ under the entry point group `faust.transports`: the broker's URL is `governor://
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -190,6 +191,8 @@ class Deliveries:
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread around the aiokafka consumer, which reads committed batches."""
 
+    logger = logging.getLogger("faust.transport.batched")  # what Faust logs is Faust's
+
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
         # Faust ties both to its own settings, of which the one that reads what is committed
@@ -221,6 +224,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Faust's consumer, with acks and commits by ranges of offsets."""
 
+    logger = logging.getLogger("faust.transport.batched")  # what Faust logs is Faust's
     _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

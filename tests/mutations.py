@@ -1,7 +1,7 @@
 """Ways to break the compiled loops, each of which some test must notice.
 
-``python -m tests.mutations`` replays the golden cases, bad input and a fixed set of random streams against
-whatever ``governor`` it finds on its path and ends with 1 at the first wrong answer.
+``python -m tests.mutations`` replays the golden cases, bad input and a fixed set of random
+streams against whatever ``governor`` it finds on its path and fails at the first wrong answer.
 ``tests/unit/test_mutations.py`` runs that over copies of the package with one mutation each, as
 plain Python (``NUMBA_DISABLE_JIT=1``), which spares compiling every one of them.
 """
