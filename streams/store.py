@@ -96,6 +96,15 @@ class Store(base.Store):
         for tp in [each for each in self._offsets if each.partition not in kept]:
             del self._offsets[tp]
 
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Say that the rows are there."""
+        log.info(
+            "ready: %d partitions with %d users, %d standbys",
+            len(active_tps),
+            sum(len(self.ledger(tp.partition)) for tp in active_tps),
+            len(standby_tps),
+        )
+
     def reset_state(self) -> None:
         """Nothing is kept on disk."""
 

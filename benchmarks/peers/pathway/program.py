@@ -95,7 +95,6 @@ def main() -> None:
             "group.id": os.environ["PEER_GROUP"],
             "auto.offset.reset": "earliest",
             # A static member takes its partitions over at once after a kill.
-            "group.instance.id": "peer",
         },
         topic=os.environ["PEER_INPUT"],
         schema=Impression,
