@@ -198,7 +198,7 @@ def worker() -> None:
     settings = _settings()
     from streams.worker import run
 
-    sys.exit(run(settings))
+    run(settings)
 
 
 @main.command(epilog=_STATUSES)

@@ -287,6 +287,18 @@ class Consumer(driver.Consumer):
             self.seeks[tp] += 1
             self._deliveries.pop(tp, None)
 
+    async def wait_empty(self) -> None:
+        """Wait until what the streams began is acked, unless the app has crashed.
+
+        Faust waits then too, for acks that cannot come.
+        """
+        while self._unacked_messages and not (self.should_stop or self.app.crashed):
+            await self.commit()
+            if self._unacked_messages:
+                await self._wait_for_ack(timeout=1)
+                self._clean_unacked_messages()
+        await self.commit_and_end_transactions()
+
     def ack(self, message: Message) -> bool:
         """Mark a message as done; what it held is freed with the leading run it completes."""
         with ack_lock:

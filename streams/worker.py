@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from streams.app import Governor, create
 from streams.settings import Settings
@@ -16,12 +17,13 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
+QUIET_SECONDS = 10.0
 STOP_SECONDS = 10.0
 """How long a stop may take. What is not acked by then is read again at the next start."""
 
 
-def run(settings: Settings) -> int:
-    """Run a worker until SIGTERM or SIGINT; return the exit status."""
+def run(settings: Settings) -> NoReturn:
+    """Run a worker until SIGTERM or SIGINT, then end the process: 0, or 1 when it failed."""
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -29,17 +31,30 @@ def run(settings: Settings) -> int:
     )
     for chatty in ("faust", "mode", "aiokafka"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
-    status = asyncio.run(_main(create(settings)))
-    logging.shutdown()
-    if status is None:
-        # A thread that hangs in Kafka's client would keep the interpreter from ending.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-    return status
+    for handler in logging.root.handlers:
+        handler.addFilter(_Sparse())
+    asyncio.run(_main(create(settings)))
 
 
-async def _main(app: Governor) -> int | None:
+class _Sparse(logging.Filter):
+    """Lets a client library say the same at most every ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is new, or not a client library's."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        what = record.name, str(record.msg)
+        if record.created - self._said.get(what, 0.0) < QUIET_SECONDS:
+            return False
+        self._said[what] = record.created
+        return True
+
+
+async def _main(app: Governor) -> NoReturn:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,13 +73,20 @@ async def _main(app: Governor) -> int | None:
         failed.cancel()
     signalled.cancel()
     running.cancel()
-    try:
-        await asyncio.wait_for(app.stop(), STOP_SECONDS)
-    except TimeoutError:
+    # Not wait_for: it would wait for a cancelled stop, and Faust swallows the cancellation.
+    done, _ = await asyncio.wait((asyncio.ensure_future(app.stop()),), timeout=STOP_SECONDS)
+    if not done:
         log.error("not stopped within %.0f s: what was not acked is read again", STOP_SECONDS)
-        return None
+        _end(1)
     log.info("stopped")
-    return status
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process. The loop would wait for tasks of Faust's that swallow cancellation."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 async def _failure(app: Governor, running: asyncio.Future[None]) -> BaseException:

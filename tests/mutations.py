@@ -206,6 +206,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "state[_FREE_ROW] = row",
         "a removed row's neighbour is handed out",
     ),
+    Mutation(
+        "rows.py",
+        "used += CAPACITIES[size_class]",
+        "used += length - 1",
+        "rows moved together overlap",
+    ),
+    Mutation(
+        "rows.py",
+        "ids[id_used + i] = rows.ids[first + i]",
+        "ids[id_used + i] = rows.ids[i]",
+        "users lose their ids when rows are moved together",
+    ),
     # ---- rules
     Mutation(
         "decisions.py",
@@ -349,9 +361,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ---- reading
     Mutation(
         "scan.py",
-        "for _ in range(6 - decimals):",
-        "for _ in range(5 - decimals):",
-        "times are read as a tenth of what they are",
+        "ticks[0] = sign * value",
+        "ticks[0] = sign * value + 1",
+        "times are read one tick late",
     ),
     Mutation(
         "scan.py",
@@ -382,12 +394,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "byte < 0x20 or byte >= 0x80 or byte == _BACKSLASH",
         "byte >= 0x80 or byte == _BACKSLASH",
         "control characters are let through",
-    ),
-    Mutation(
-        "scan.py",
-        "if field >= 0 and spans[field, 1] != _UNSEEN:",
-        "if field < 0 and at > end:",
-        "the type of the first of two fields of a name is not looked at",
     ),
     Mutation(
         "scan.py",

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +65,7 @@ class Throughput:
     cpu_per_million: float
     peak_bytes: int
     state_bytes_per_user: float
+    answers: int
     verdict: Verdict
 
 
@@ -142,12 +145,26 @@ class Harness:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
+        self._runner = asyncio.Runner()
+        self._watcher = self._runner.run(topics.watcher(bootstrap))
         self._inputs: dict[HotLoad, str] = {}
         self._numbers = count()
 
-    def check(self, subject: Subject, job: str, load: HotLoad) -> Verdict:
-        """Only whether it is right."""
-        with self._running(subject, job, self._filled(load), load.partitions) as run:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.run(self._watcher.stop())
+        self._runner.close()
+
+    def check(self, subject: Subject, job: str, load: HotLoad, pace: Pace) -> Verdict:
+        """Only whether it is right, when the events of `load` arrive at that pace."""
+        with self._paced(subject, job, load, pace) as (run, _sent, _late):
             return self._finished(run, load)[1]
 
     def throughput(self, subject: Subject, job: str, load: HotLoad) -> Throughput:
@@ -166,21 +183,20 @@ class Harness:
             cpu / (done - begun) * 1e6,
             max(sample.rss for sample in samples),
             state / len(np.unique(load.pairs[0])),
+            len(answers),
             verdict,
         )
 
-    def recovery(self, subject: Subject, load: HotLoad) -> Recovery:
-        """SIGKILL when 60% of the decisions are there, and a restart at once."""
-        due = 0.6 * np.count_nonzero(_caps(load, 3, oracle.HOUR, True) >= 0)
+    def recovery(self, subject: Subject, load: HotLoad, answers: int) -> Recovery:
+        """SIGKILL after so many answers, and a restart at once."""
         with self._running(subject, "rolling", self._filled(load), load.partitions) as run:
-            self._await_answers(run, 1 + int(due))
+            self._await_answers(run, answers)
             run.process.kill()
             killed = time.time()
-            # Restarted before the output is read: reading takes part of the broker's core only.
             run.process.start()
-            answers, verdict = self._finished(run, load)
+            found, verdict = self._finished(run, load)
         decided: dict[int, int] = {}
-        for at, event, _until in _decisions(subject, load, answers):
+        for at, event, _until in _decisions(subject, load, found):
             decided[event] = min(decided.get(event, at), at)
         fresh = [at for at in decided.values() if at > killed * 1000]
         if not fresh:
@@ -188,16 +204,9 @@ class Harness:
         return Recovery(min(fresh) / 1000 - killed, verdict)
 
     def delay(self, subject: Subject, load: HotLoad, pace: Pace) -> Delay:
-        """Event to decision under paced production of events like those of `load`."""
+        """Event to decision, for events like those of `load` that arrive at that pace."""
         live = replace(load, events=pace.events, until=int(time.time()))
-        topic = f"live{next(self._numbers)}.impressions"
-        asyncio.run(topics.create(self._bootstrap, topic, live.partitions, output=False))
-        backlog = topics.prepare(live, 0, pace.backlog, 1e6)
-        ticks = topics.prepare(live, pace.backlog, pace.events, pace.rate)
-        asyncio.run(topics.pace(self._bootstrap, topic, 0, backlog))
-        with self._running(subject, "rolling", topic, live.partitions) as run:
-            self._await_answers(run, 1)
-            sent, late = asyncio.run(topics.pace(self._bootstrap, topic, pace.backlog, ticks))
+        with self._paced(subject, "rolling", live, pace) as (run, sent, late):
             self._await_quiet(run)
             answers = self._answers(run)
         delays = _delays(subject, live, answers, sent, pace.measured_from)
@@ -206,12 +215,28 @@ class Harness:
         p50, p99 = np.percentile(delays, [50, 99]).tolist()
         return Delay(p50, p99, pace.rate, len(delays), late)
 
+    @contextmanager
+    def _paced(
+        self, subject: Subject, job: str, load: HotLoad, pace: Pace
+    ) -> Iterator[tuple[_Run, list[tuple[int, float]], float]]:
+        """The subject, after the load arrived; when each tick of it did, and how late at worst."""
+        topic = f"live{next(self._numbers)}.impressions"
+        self._runner.run(topics.create(self._bootstrap, topic, load.partitions, output=False))
+        backlog = topics.prepare(load, 0, pace.backlog, 1e6)
+        ticks = topics.prepare(load, pace.backlog, len(load.times), pace.rate)
+        self._runner.run(topics.pace(self._bootstrap, topic, 0, backlog))
+        with self._running(subject, job, topic, load.partitions) as run:
+            self._await_answers(run, 1)
+            paced = topics.pace(self._bootstrap, topic, pace.backlog, ticks)
+            sent, late = self._runner.run(paced)
+            yield run, sent, late
+
     def _filled(self, load: HotLoad) -> str:
         """The topic with this load, written the first time."""
         if load not in self._inputs:
             topic = f"load{next(self._numbers)}.impressions"
-            asyncio.run(topics.create(self._bootstrap, topic, load.partitions, output=False))
-            asyncio.run(preload(self._bootstrap, topic, load))
+            self._runner.run(topics.create(self._bootstrap, topic, load.partitions, output=False))
+            self._runner.run(preload(self._bootstrap, topic, load))
             self._inputs[load] = topic
         return self._inputs[load]
 
@@ -219,7 +244,7 @@ class Harness:
     def _running(self, subject: Subject, job: str, topic: str, partitions: int) -> Iterator[_Run]:
         """The subject at work on a topic, in a scratch folder; its topics are cleared after."""
         output = topic.removesuffix("impressions") + "decisions"
-        asyncio.run(topics.create(self._bootstrap, output, partitions, output=True))
+        self._runner.run(topics.create(self._bootstrap, output, partitions, output=True))
         with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as name:
             folder = Path(name) / "scratch"
             folder.mkdir()
@@ -238,7 +263,7 @@ class Harness:
                 with Process(command, environment, Path(name) / "log") as process:
                     yield _Run(subject, job, output, partitions, folder, process)
             finally:
-                asyncio.run(topics.clear(self._bootstrap, list(self._inputs.values())))
+                self._runner.run(topics.clear(self._bootstrap, list(self._inputs.values())))
 
     def _finished(self, run: _Run, load: HotLoad) -> tuple[list[Answer], Verdict]:
         """The answers when all are there, or when no more come."""
@@ -281,10 +306,10 @@ class Harness:
     def _total(self, run: _Run) -> int:
         if (failure := run.process.failure()) is not None:
             raise PeerError(failure)
-        return asyncio.run(topics.size(self._bootstrap, run.output, run.partitions))
+        return self._runner.run(topics.size(self._watcher, run.output, run.partitions))
 
     def _answers(self, run: _Run) -> list[Answer]:
-        return asyncio.run(topics.read(self._bootstrap, run.output, run.partitions))
+        return self._runner.run(topics.read(self._bootstrap, run.output, run.partitions))
 
 
 @cache
@@ -312,10 +337,10 @@ def _verdict(subject: Subject, job: str, load: HotLoad, answers: Sequence[Answer
         rule = (3, oracle.HOUR) if per_campaign else (1, oracle.MINUTE)
         decided = ((event, until) for _at, event, until in _decisions(subject, load, answers))
         return oracle.check_caps(load, _caps(load, *rule, per_campaign), decided, per_campaign)
-    last = {
-        (int(answer.value["id"][5:]), int(answer.value["window"])): int(answer.value["count"])
-        for answer in answers
-    }
+    last: dict[tuple[int, int], int] = {}
+    for answer in answers:
+        if (user := int(answer.value["id"][5:])) < load.users:
+            last[user, int(answer.value["window"])] = int(answer.value["count"])
     return oracle.check_counts(_counts(load), last)
 
 
@@ -351,8 +376,8 @@ def _delays(
     events = np.array(list(first), np.int64)
     starts, times = np.array(sent).T
     produced = times[np.searchsorted(starts, events, side="right") - 1]
-    appended = np.array(list(first.values()), np.float64)
-    return np.subtract(appended, produced)
+    delays: NDArray[np.float64] = np.array(list(first.values()), np.float64) - produced
+    return delays
 
 
 def _cpu_at(samples: Sequence[Sample], at: float) -> float:

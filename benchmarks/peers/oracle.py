@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Verdict:
     """How an output compares, counted in answers.
 
     `superseded` are decisions that were left out while a newer one of the same user and campaign
-    is there; `missing` are those left out without one.
+    is there, or that had run out by the end of their partition; `missing` are all others left out.
     """
 
     expected: int
@@ -88,11 +88,14 @@ def check_caps(
     for event in seen:
         owner = int(owners[event])
         newest[owner] = max(newest.get(owner, -1), event)
+    ends = np.zeros(load.partitions, np.int64)
+    np.maximum.at(ends, load.partition, load.times)
+    run_out = expected <= ends[load.partition]
     superseded = missing = 0
     (due,) = np.nonzero(expected >= 0)
     for event in due.tolist():
         if event not in seen:
-            if newest.get(int(owners[event]), -1) > event:
+            if run_out[event] or newest.get(int(owners[event]), -1) > event:
                 superseded += 1
             else:
                 missing += 1
@@ -101,12 +104,14 @@ def check_caps(
 
 
 def counts(load: HotLoad) -> dict[tuple[int, int], int]:
-    """Impressions by user and minute (its start in seconds)."""
-    found: dict[tuple[int, int], int] = {}
-    windows = (load.times - load.times % MINUTE) // 1000
-    for cell in zip(load.pairs[0].tolist(), windows.tolist(), strict=True):
-        found[cell] = found.get(cell, 0) + 1
-    return found
+    """Impressions by user and minute (its start in seconds), but for the tail's.
+
+    What closes the others' windows leaves its own open.
+    """
+    times = load.times[: load.events]
+    windows = (times - times % MINUTE) // 1000
+    users = load.pairs[0][: load.events]
+    return dict(Counter(zip(users.tolist(), windows.tolist(), strict=True)))
 
 
 def check_counts(

@@ -103,7 +103,8 @@ def plot(results: Sequence[Results]) -> str:
             "Impressions per second on one core</text>"
         ),
         (
-            '<text x="12" y="40" fill="#555555">dark: three in a rolling hour, per user and campaign; '
+            '<text x="12" y="40" fill="#555555">'
+            "dark: three in a rolling hour, per user and campaign; "
             "light: count per user and minute</text>"
         ),
     ]

@@ -17,7 +17,7 @@ from benchmarks.peers.load import HotLoad
 from governor.records import Records
 from streams.wire import PreparedBatch, build
 
-__all__ = ["Answer", "clear", "create", "ended", "pace", "prepare", "read", "size"]
+__all__ = ["Answer", "clear", "create", "pace", "prepare", "read", "size", "watcher"]
 
 TICK = 0.01
 _APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
@@ -65,25 +65,21 @@ async def clear(bootstrap: str, keep: Sequence[str]) -> None:
         await admin.close()
 
 
-async def ended(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
-    """The end offset of each partition."""
+async def watcher(bootstrap: str) -> AIOKafkaConsumer:
+    """A consumer to ask for `size` with, again and again."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
-    try:
-        ends = await consumer.end_offsets([TopicPartition(topic, p) for p in range(partitions)])
-        return {each.partition: offset for each, offset in ends.items()}
-    finally:
-        await consumer.stop()
+    return consumer
 
 
-async def size(bootstrap: str, topic: str, partitions: int) -> int:
+async def size(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> int:
     """Records in a topic."""
-    return sum((await ended(bootstrap, topic, partitions)).values())
+    ends = await consumer.end_offsets([TopicPartition(topic, p) for p in range(partitions)])
+    return sum(ends.values())
 
 
 async def read(bootstrap: str, topic: str, partitions: int) -> list[Answer]:
     """All that is in a topic, by partition and offset; tombstones are left out."""
-    ends = await ended(bootstrap, topic, partitions)
     decoder = msgspec.json.Decoder(dict[str, Any])
     answers: list[Answer] = []
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
@@ -91,7 +87,8 @@ async def read(bootstrap: str, topic: str, partitions: int) -> list[Answer]:
     try:
         consumer.assign(parts := [TopicPartition(topic, p) for p in range(partitions)])
         await consumer.seek_to_beginning(*parts)
-        open_parts = {p for p, end in ends.items() if end}
+        ends = await consumer.end_offsets(parts)
+        open_parts = {part for part, end in ends.items() if end}
         while open_parts:
             fetched: Mapping[TopicPartition, Any] = await consumer.getmany(timeout_ms=500)
             for records in fetched.values():
@@ -101,8 +98,8 @@ async def read(bootstrap: str, topic: str, partitions: int) -> list[Answer]:
                     if record.value is not None
                 )
             for part in parts:
-                if await consumer.position(part) >= ends[part.partition]:
-                    open_parts.discard(part.partition)
+                if await consumer.position(part) >= ends[part]:
+                    open_parts.discard(part)
     finally:
         await consumer.stop()
     return answers

@@ -448,7 +448,7 @@ class Worker:
         """What it has written so far."""
         return self.log_file.read_text(errors="replace")
 
-    def wait_for_log(self, text: str, seconds: float = READY_SECONDS) -> None:
+    def wait_for_log(self, text: str) -> None:
         """Wait until it has written this."""
 
         def written() -> bool:
@@ -458,7 +458,11 @@ class Worker:
             assert status is None, f"ended with status {status} before {text!r}:\n{self.log()}"
             return False
 
-        wait_for(written, f"{text!r} in {self.log_file}", seconds)
+        wait_for(written, f"{text!r} in {self.log_file}", READY_SECONDS)
+
+    def wait_for_either(self, *texts: str) -> None:
+        """Wait until it has written one of these, while it runs or as it ends."""
+        wait_for(lambda: any(text in self.log() for text in texts), " or ".join(texts))
 
     def wait_until_ready(self) -> None:
         """Wait until it serves its metrics, which is before it has joined the group."""

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.errors import KafkaTimeoutError
 
@@ -29,7 +29,7 @@ def raise_on_user(user: str) -> None:
                 raise ZeroDivisionError(f"injected for {user}")
         return decode(records, *rest)
 
-    pipeline.DECODERS["impressions"] = faulty
+    pipeline.DECODERS["impressions"] = cast(Any, faulty)
 
 
 def raise_in_apply(user: str) -> None:
@@ -44,7 +44,7 @@ def raise_in_apply(user: str) -> None:
             raise IndexError(f"injected for {user}")
         return applied
 
-    Ledger.apply = faulty  # type: ignore[method-assign]
+    cast(Any, Ledger).apply = faulty
 
 
 def _before_sending(topic: str, act: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ def _before_sending(topic: str, act: Callable[[], None]) -> None:
             act()
         return await send(self, name, partition, records)
 
-    Outbox._send = faulty  # type: ignore[method-assign]
+    cast(Any, Outbox)._send = faulty
 
 
 def fail_before(topic: str) -> None:
@@ -82,7 +82,7 @@ def die_after(topic: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return end
 
-    Outbox._send = faulty  # type: ignore[method-assign]
+    cast(Any, Outbox)._send = faulty
 
 
 def never_acknowledge(topic: str) -> None:
@@ -94,7 +94,7 @@ def never_acknowledge(topic: str) -> None:
             await asyncio.Event().wait()
         return await send(self, name, partition, records)
 
-    Outbox._send = faulty  # type: ignore[method-assign]
+    cast(Any, Outbox)._send = faulty
 
 
 FAULTS = {

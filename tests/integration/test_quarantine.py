@@ -55,7 +55,9 @@ def test_a_failing_kafka_stops_the_worker_with_nothing_acked(deploy: Deploy, top
     worker = deployment.worker(fault=f"fail_before:{topic}", wait=False)
     assert worker.wait(120) == 1
     assert f"injected before {topic}" in worker.log()
-    assert deployment.committed()[0] == 0
+    committed, end = deployment.committed()
+    # A flush without dead letters may have gone before the one that failed.
+    assert committed < end if topic == "deadletters" else committed == 0
 
     again = deployment.worker()
     deployment.wait_until_committed()

@@ -36,7 +36,7 @@ from tests.invariants import (
 from tests.oracle import SECOND, Oracle, Rule, TooManyOrdersError
 
 MANY = settings(
-    max_examples=20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 200,
+    max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 200,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -247,7 +247,7 @@ def test_the_spelling_of_an_event_does_not_matter(
 
 
 def test_thousands_of_users_in_one_ledger() -> None:
-    """Rows that grow, move and are compacted: each still answers for its own user alone."""
+    """Rows that grow and take over each other's runs: each answers for its own user alone."""
     chance = random.Random(3)
     rules = (
         Rule("user-daily", "cap", 6, DAY, "user"),
@@ -257,10 +257,10 @@ def test_thousands_of_users_in_one_ledger() -> None:
     engine = Engine(rules, horizon=2 * DAY, row_limit=24)
     expected = Oracle(rules, horizon=2 * DAY, row_limit=24)
     events: list[Event] = []
-    for i in range(40_000):
+    for i in range(24_000):
         event = {
             "event_id": f"{i}",
-            "user_id": f"person-{int(3000 * chance.random() ** 3)}",
+            "user_id": f"person-{chance.randrange(1500)}",
             "ts": T0 + chance.randrange(3 * 86400) + i / 1_000_000,
             "campaign_id": f"C{chance.randrange(40)}",
         }

@@ -776,9 +776,22 @@ def test_a_lower_row_limit_holds_for_rows_read_back() -> None:
 
 def test_a_shorter_horizon_holds_for_rows_read_back() -> None:
     engine = Engine([cap(1, HOUR)], horizon=2 * HOUR)
-    engine.feed(shown(0, "a", campaign_id="C1"), shown(3500, "a", campaign_id="C2"))
+    engine.feed(shown(0, "a", campaign_id="C1"), shown(100, "a", campaign_id="C2"), clicked(3600))
     engine.publish()
+    assert engine.decide() is None
     engine.horizon = HOUR
     restarted = engine.restarted()
-    restarted.feed(clicked(3600))
+    assert restarted.ledger.entries == 2
     assert list(throttles(restarted.decide())) == ["campaign:C2"]
+
+
+def test_rows_that_grow_side_by_side_and_are_moved_together_answer_the_same() -> None:
+    """Runs that rows outgrow gather until the ledger moves the others together."""
+    users = [f"person-{i}" * (1 + i % 3) for i in range(600)]
+    engine = Engine([cap(9, HOUR), cap(8, HOUR, "user", "user-hourly")])
+    for at in range(9):
+        engine.feed(*(shown(at + i, user=user) for i, user in enumerate(users)))
+    assert engine.ledger.entries == 9 * 600
+    for i, user in enumerate(users):
+        assert until(engine, user=user) == i + 3600
+        assert until(engine, "user", user) == i + 1 + 3600

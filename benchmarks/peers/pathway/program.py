@@ -95,11 +95,16 @@ def main() -> None:
             "group.id": os.environ["PEER_GROUP"],
             "auto.offset.reset": "earliest",
             # A static member takes its partitions over at once after a kill.
+            "group.instance.id": "peer",
+            # Offsets are in the persisted snapshot; from those of the group, which run ahead of
+            # it, a restart would go on with what comes next, not with what is left.
+            "enable.auto.commit": "false",
         },
         topic=os.environ["PEER_INPUT"],
         schema=Impression,
         format="json",
         autocommit_duration_ms=100,
+        max_backlog_size=50000,
         name="impressions",
     )
     job = rolling if os.environ["PEER_JOB"] == "rolling" else tumbling

@@ -1,0 +1,61 @@
+"""What a user costs in memory, at ten exposures each.
+
+Two fresh processes with sixteen ledgers each fill them through the real path, one with more users
+than the other. The slope of the resident memory between the two is what a user costs; the base is
+what the process has before the first event.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+
+import psutil
+
+from benchmarks.history import Record
+from benchmarks.population import BATCH, Population
+from benchmarks.running import fresh
+
+__all__ = ["measure"]
+
+LEDGERS = 16
+EXPOSURES = 10
+SIZES = (128_000, 512_000)
+
+
+def measure(record: Record, *, quick: bool) -> None:
+    """Bytes a user and the base."""
+    few, many = (fresh("benchmarks.memory", users // (2 if quick else 1)) for users in SIZES)
+    slope = (many["resident"] - few["resident"]) / (many["users"] - few["users"])
+    record.add("memory/user", "bytes", slope)
+    record.add("memory/user, arrays only", "bytes", many["arrays"] / many["users"])
+    record.add("memory/base", "MB", many["base"] / 1e6)
+    record.facts["memory"] = {"sizes": [few, many], "exposures": EXPOSURES, "ledgers": LEDGERS}
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def _filled(users: int) -> dict[str, int]:
+    Population(BATCH, 200, EXPOSURES).run(2 * BATCH)  # compiles
+    base = _resident()
+    populations = [Population(users // LEDGERS, 200, EXPOSURES) for _ in range(LEDGERS)]
+    for _round in range(EXPOSURES):
+        for population in populations:
+            population.run(population.users)
+    ledgers = [population.ledger for population in populations]
+    for ledger in ledgers:
+        assert ledger.entries == EXPOSURES * len(ledger)
+    return {
+        "users": sum(map(len, ledgers)),
+        "base": base,
+        "resident": _resident(),
+        "arrays": sum(ledger.nbytes for ledger in ledgers),
+    }
+
+
+if __name__ == "__main__":
+    json.dump(_filled(int(sys.argv[1])), sys.stdout)

@@ -1,0 +1,158 @@
+"""A worker process on the measured core, read through its log and its /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.throughput import pinned
+from streams.settings import load_settings
+from streams.topics import ensure
+
+__all__ = ["Worker", "fresh"]
+
+WAIT_SECONDS = 300.0
+
+
+class Worker:
+    """A deployment of one worker: its topics, and the worker between `start` and `stop`.
+
+    Args:
+        bootstrap: the broker.
+        name: prefix of the topics and group, for this deployment only.
+        policy: YAML.
+        partitions: of the topics, which are created here.
+        module: what runs; `streams.cli` or something that ends up there.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        name: str,
+        policy: str,
+        partitions: int,
+        module: str = "streams.cli",
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        file = Path(self._folder.name) / "policy.yaml"
+        file.write_text(policy)
+        self._log = Path(self._folder.name) / "worker.log"
+        self._module = module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._metrics_url = ""
+        self.environment = {
+            "GOVERNOR_BROKER": bootstrap,
+            "GOVERNOR_GROUP": name,
+            "GOVERNOR_TOPIC_PREFIX": f"{name}.",
+            "GOVERNOR_PARTITIONS": str(partitions),
+            "GOVERNOR_POLICY": str(file),
+            "GOVERNOR_METRICS_HOST": "127.0.0.1",
+            "GOVERNOR_METRICS_PORT": "0",
+            "GOVERNOR_LOG_LEVEL": "info",
+        }
+        asyncio.run(ensure(load_settings(self.environment)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    @property
+    def folder(self) -> Path:
+        """Goes when the deployment does."""
+        return Path(self._folder.name)
+
+    def start(self, *, wait: bool = True) -> float:
+        """Start the worker; return how many seconds it took until its rows were there.
+
+        Without ``wait`` it returns as soon as there are metrics.
+        """
+        began = time.perf_counter()
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                pinned([sys.executable, "-m", self._module, "worker"]),
+                env={**os.environ, **self.environment},
+                stderr=output,
+            )
+        awaited = "ready: " if wait else "metrics at "
+        self._until(lambda: awaited in self._log.read_text(), "the worker is not there")
+        seconds = time.perf_counter() - began
+        found = re.search(r"metrics at (\S+)", self._log.read_text())
+        assert found is not None
+        self._metrics_url = found[1]
+        return seconds
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait()
+            self._process = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running worker."""
+        assert self._process is not None
+        return self._process.pid
+
+    def metric(self, name: str) -> float:
+        """The value of one series of /metrics."""
+        text = urllib.request.urlopen(self._metrics_url).read().decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
+        assert found is not None, name
+        return float(found[1])
+
+    def acknowledged(self) -> int:
+        """Impressions of which all that they led to is acknowledged."""
+        pending = self.metric("governor_pending_events")
+        applied = self.metric('governor_events_total{outcome="applied",topic="impressions"}')
+        return int(applied - pending)
+
+    def until_acknowledged(self, count: int) -> None:
+        """Wait until so many are."""
+        self._until(lambda: self.acknowledged() >= count, f"{count} events are not done")
+
+    def rate(self, events: int) -> float:
+        """Acknowledged events per second, from a tenth of so many to their end."""
+        self.until_acknowledged(events // 10)
+        began, first = time.perf_counter(), self.acknowledged()
+        self.until_acknowledged(events)
+        return (events - first) / (time.perf_counter() - began)
+
+    def _until(self, condition: Any, otherwise: str) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if (status := self._process.poll()) is not None:
+                raise SystemExit(f"the worker ended with status {status}:\n{self._log.read_text()}")
+            if condition():
+                return
+            time.sleep(0.05)
+        raise SystemExit(f"{otherwise} after {WAIT_SECONDS:.0f} s:\n{self._log.read_text()}")
+
+
+def fresh(module: str, *arguments: object) -> Any:
+    """Run a module in a process of its own on the measured core; the JSON that it prints."""
+    command = pinned([sys.executable, "-m", module, *map(str, arguments)])
+    finished = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if finished.returncode != 0:
+        raise SystemExit(f"{module} ended with status {finished.returncode}")
+    return json.loads(finished.stdout)
