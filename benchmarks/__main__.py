@@ -16,6 +16,8 @@ import argparse
 import json
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -52,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.only) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end with us
     # Of topics just made aiokafka warns until every partition has its leader.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     record = Record.begin(quick=options.quick)

@@ -240,7 +240,7 @@ def _grown(record: Record, name: str, sizes: Sequence[int]) -> str:
 
 def _growth_plot(record: Record) -> str:
     of = record.figures
-    series = {
+    series: dict[str, dict[int, Sequence[float]]] = {
         f"{what} (domain)": {
             size: of[key].values for size in sizes if (key := f"growth/{what}/{size}") in of
         }

@@ -16,9 +16,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
-    KafkaConnectionError,
     KafkaError,
-    NodeNotReadyError,
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
@@ -89,26 +87,45 @@ def connection(settings: Settings) -> dict[str, Any]:
 async def until_reachable(settings: Settings) -> None:
     """Return when Kafka answers; until then say so, a line a try, less and less often."""
     pause = 1.0
-    quiet = logging.getLogger("aiokafka")
-    while True:
-        level = quiet.level
-        quiet.setLevel(logging.CRITICAL)
-        admin = AIOKafkaAdminClient(**connection(settings))
-        try:
-            await admin.start()
-        except (KafkaConnectionError, NodeNotReadyError, OSError):
-            log.warning(
-                "no Kafka answers at %s (GOVERNOR_BROKER): trying again in %.0f s",
-                settings.broker,
-                pause,
-            )
-        else:
-            return
-        finally:
-            await admin.close()
-            quiet.setLevel(level)
+    while (reason := await _refusal(settings)) is not None:
+        log.warning(
+            "no Kafka answers at %s (GOVERNOR_BROKER): %s: trying again in %.0f s",
+            settings.broker,
+            reason,
+            pause,
+        )
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _refusal(settings: Settings) -> str | None:
+    """Why the brokers cannot be talked to, or None when they can."""
+    # aiokafka logs the cause (a wrong password, a certificate) and raises only that it failed.
+    said = _Said()
+    library = logging.getLogger("aiokafka")
+    library.addHandler(said)
+    propagate, library.propagate = library.propagate, False
+    admin = AIOKafkaAdminClient(**connection(settings))
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        return said.last or str(error)
+    finally:
+        await admin.close()
+        library.propagate = propagate
+        library.removeHandler(said)
+    return None
+
+
+class _Said(logging.Handler):
+    """Keeps the last error that was logged."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, in one line."""
+        if record.levelno >= logging.ERROR:
+            self.last = " ".join(record.getMessage().split())
 
 
 async def ensure(settings: Settings) -> int:

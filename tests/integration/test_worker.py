@@ -249,6 +249,37 @@ def test_a_stop_while_the_broker_is_away_acks_nothing_and_loses_nothing(
         assert again.stop() == 0
 
 
+@pytest.mark.slow
+def test_a_worker_that_slept_past_its_session_overwrites_nothing(deploy: Deploy) -> None:
+    """What it holds and what it was about to flush is older than what its successor has written."""
+    deployment = deploy()
+    deployment.create_event_topics()
+    events = scenario(16, users=100, events=3000)
+    sleeper, heir = deployment.worker(wait=False), deployment.worker(wait=False)
+    sleeper.wait_until_ready()
+    heir.wait_until_ready()
+    with deployment.stream(events):
+        wait_until_applied(sleeper, 200)
+        wait_until_applied(heir, 200)
+        sleeper.expected_to_end = True
+        sleeper.process.send_signal(signal.SIGSTOP)
+    deployment.wait_until_committed()
+    deployment.assert_decides(events)
+    sleeper.process.send_signal(signal.SIGCONT)
+    more = scenario(17, users=100, events=300)
+    deployment.send(more)
+    deployment.wait_until_committed()
+    if sleeper.process.poll() is None:
+        sleeper.stop()
+    assert heir.stop() == 0
+    again = deployment.worker()
+    deployment.assert_decides(events + more)
+    wait_for(
+        lambda: again.metrics()("governor_exposures_held") == held(deployment, events + more),
+        "row entries of all events, each once",
+    )
+
+
 def test_mistakes_in_settings_and_policy_are_all_told(deploy: Deploy) -> None:
     deployment = deploy("127.0.0.1:1")
     policy = Path(deployment.settings["policy"])

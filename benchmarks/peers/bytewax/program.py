@@ -22,6 +22,7 @@ from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.recovery import RecoveryConfig, init_db_dir  # type: ignore[import-not-found]
 from bytewax.run import cli_main  # type: ignore[import-not-found]
 
+
 def by_pair(messages: list[Any]) -> list[tuple[str, dict[str, Any]]]:
     """A batch of records, decoded, under user and campaign."""
     events = [orjson.loads(message.value) for message in messages]

@@ -27,13 +27,13 @@ def cap(
     state: tuple[list[float], list[tuple[str, float]]] | None, rows: list[tuple[list[Any], int]]
 ) -> tuple[list[float], list[tuple[str, float]]]:
     """Three an hour: the timestamps, and the decisions of this batch."""
-    recent = state[0] if state is not None else ()
-    decisions = []
+    recent = list(state[0]) if state is not None else []
+    decisions: list[tuple[str, float]] = []
     for ts, event in sorted(row for row, _ in rows):
-        recent = (*(earlier for earlier in recent if earlier > ts - 3600), ts)
+        recent = [*(earlier for earlier in recent if earlier > ts - 3600), ts]
         if len(recent) >= 3:
             decisions.append((event, recent[-3] + 3600))
-    return recent, tuple(decisions)
+    return recent, decisions
 
 
 def rolling(impressions: Any) -> Any:
@@ -63,9 +63,9 @@ def tumbling(impressions: Any) -> Any:
         impressions.ts, window=pw.temporal.tumbling(60.0), instance=impressions.user_id
     )
     counts = windows.reduce(
-        user=pw.this._pw_instance,
+        user=pw.this["_pw_instance"],
         event=pw.reducers.max(pw.this.event_id),
-        start=pw.this._pw_window_start,
+        start=pw.this["_pw_window_start"],
         count=pw.reducers.count(),
     )
     return (

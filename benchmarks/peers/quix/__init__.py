@@ -1,7 +1,8 @@
-"""x."""
+"""Quix Streams: a StreamingDataFrame in Python over librdkafka."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.registry import Peer, cache
@@ -13,21 +14,23 @@ FOLDER = Path(__file__).parent
 
 
 class Quix(Peer):
-    """x."""
+    """Its State and its windows, which are in RocksDB with changelog topics."""
 
     name = "quix"
-    version = "0"
+    version = "3.28.1"
     states = ("rocksdb",)
-    settings = ""
+    settings = (
+        "at least once, commit each second, changelog topics, acks=all with idempotence (its "
+        "default), linger 20 ms, RocksDB as it sets it up; nothing is forgotten after its hour"
+    )
 
     def setup(self, cache: Path) -> str | None:
-        """A virtual environment."""
-        requirements = (FOLDER / "requirements.txt").read_text().split()
-        return venv(cache, self.name, requirements)
+        """A virtual environment with what `requirements.txt` pins."""
+        return venv(cache, self.name, (FOLDER / "requirements.txt").read_text().split())
 
-    def command(self, job: str, state: str) -> list[str]:
-        """The program."""
+    def command(self, job: str, state: str) -> list[str]:  # noqa: ARG002 - the program reads them
+        """The program, in that environment."""
         return [str(venv_python(cache(), self.name)), str(FOLDER / "program.py")]
 
 
-PEERS = (Quix(),)
+PEERS: Sequence[Peer] = (Quix(),)

@@ -37,7 +37,8 @@ def counted(window: dict[str, Any], key: bytes, _timestamp: int, _headers: Any) 
 
 def event_time(event: dict[str, Any], _headers: Any, _timestamp: float, _kind: Any) -> int:
     """Milliseconds, as Quix Streams has its times."""
-    return round(event["ts"] * 1000)
+    ts: float = event["ts"]
+    return round(ts * 1000)
 
 
 def main() -> None:
