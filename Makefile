@@ -1,4 +1,4 @@
-# make setup | demo | test | test-all | check | bench | bench-throughput
+# make setup | demo | test | test-all | check | bench | bench-throughput | bench-peers | bench-compare
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,7 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all check settings-table lock bench bench-throughput
+.PHONY: setup demo test test-all check settings-table lock bench bench-throughput bench-peers \
+  bench-compare
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -57,3 +58,9 @@ bench: setup ## All figures
 
 bench-throughput: setup ## Impressions per second; the last line is JSON
 	@$(BIN)/python -m benchmarks.throughput
+
+bench-compare: setup ## What a change did: the last two runs of `make bench`
+	@$(BIN)/python -m benchmarks.compare
+
+bench-peers: setup ## Beside Flink, Kafka Streams and others; the last line is JSON
+	@$(BIN)/python -m benchmarks.peers

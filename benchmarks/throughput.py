@@ -58,7 +58,10 @@ def cores() -> tuple[int, int]:
 
 def pinned(command: list[str]) -> list[str]:
     """The command on the measured core."""
-    pin = f"import os,sys; os.sched_setaffinity(0, {{{cores()[0]}}}); os.execv(sys.argv[1], sys.argv[1:])"
+    pin = (
+        "import os, sys; "
+        f"os.sched_setaffinity(0, {{{cores()[0]}}}); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     return [sys.executable, "-c", pin, *command]
 
 
@@ -131,8 +134,7 @@ def measure_plain_faust(bootstrap: str, topic: str, partitions: int) -> float:
                 + [str(PLAIN_FAUST_EVENTS), str(partitions)]
             ),
             env={**os.environ, "PLAIN_FAUST_DATADIR": folder},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             check=False,
         )
     if finished.returncode != 0:
@@ -143,7 +145,10 @@ def measure_plain_faust(bootstrap: str, topic: str, partitions: int) -> float:
 
 def measure_ceiling(bootstrap: str, topic: str, events: int) -> float:
     """Records per second of an aiokafka consumer that drops what it reads."""
-    program = f"import asyncio; from benchmarks.throughput import ceiling; asyncio.run(ceiling({bootstrap!r}, {topic!r}, {events}))"
+    program = (
+        "import asyncio; from benchmarks.throughput import ceiling; "
+        f"asyncio.run(ceiling({bootstrap!r}, {topic!r}, {events}))"
+    )
     finished = subprocess.run(
         pinned([sys.executable, "-c", program]), stdout=subprocess.PIPE, check=True
     )
@@ -183,7 +188,11 @@ def main() -> None:
         bootstrap = cluster.bootstrap
         for run in range(options.runs):
             load = Load(
-                options.events, options.users, options.campaigns, options.partitions, int(time.time())
+                options.events,
+                options.users,
+                options.campaigns,
+                options.partitions,
+                int(time.time()),
             )
             caps.append(measure_worker(bootstrap, load, CAPS, 2 * run))
             topic = f"bench{2 * run}.impressions"

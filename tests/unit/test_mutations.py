@@ -15,7 +15,7 @@ import tests
 from tests.mutations import MUTATIONS, Mutation
 
 GOVERNOR, TESTS = (Path(str(package.__file__)).parent for package in (governor, tests))
-DEADLINE = 120
+DEADLINE = 300
 """Seconds; a mutation may make a loop endless, which is noticed too."""
 
 

@@ -27,7 +27,7 @@ class Bytewax(Peer):
     )
     deviations: ClassVar[Mapping[str, str]] = {
         "tumbling": "counts in a stateful operator, the user's newest minute only: Bytewax's own "
-        "windows, which snapshot a clock and the windows for each user, took 2.4 times the CPU",
+        "windows, which snapshot a clock and the windows for each user, took over twice the CPU",
     }
 
     def setup(self, cache: Path) -> str | None:

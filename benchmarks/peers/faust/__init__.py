@@ -22,7 +22,7 @@ class Faust(Peer):
     settings = (
         "table in memory with its changelog, commit each second, acks=all, linger 20 ms and "
         "batches of 128 KiB, 1,000 records a poll, JSON by orjson; no pair is forgotten, a window "
-        "after an hour; a tenth of the load"
+        "after an hour"
     )
     deviations: ClassVar[Mapping[str, str]] = {
         "rolling": "after a kill it reads again events whose table rows are in the changelog "

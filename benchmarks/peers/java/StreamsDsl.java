@@ -26,7 +26,9 @@ import org.apache.kafka.streams.state.BuiltInDslStoreSuppliers;
 final class StreamsDsl {
     static final Duration HOUR = Duration.ofHours(1);
     static final Duration HOP = Duration.ofMinutes(5);
-    static final Duration GRACE = Duration.ofMinutes(5);
+    // Each task of the second half reads what several of the first wrote, some further than others.
+    static final Duration GRACE = Duration.ofHours(1);
+    static final Duration MINUTE = Duration.ofMinutes(1);
 
     /** Sorted times in a window, and the newest impression of them. */
     record Seen(long[] times, String event) {
@@ -126,7 +128,7 @@ final class StreamsDsl {
     static KStream<String, byte[]> tumbling(KStream<String, Impression> impressions) {
         return impressions
                 .groupByKey(Grouped.with(Serdes.String(), StreamsRun.IMPRESSION))
-                .windowedBy(TimeWindows.ofSizeAndGrace(Duration.ofMinutes(1), GRACE))
+                .windowedBy(TimeWindows.ofSizeAndGrace(MINUTE, MINUTE))
                 .aggregate(
                         () -> new Counted(0, ""),
                         (user, impression, counted) -> new Counted(counted.count + 1, impression.event),
