@@ -54,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.only) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end with us
+    # Unwinds the stack, so that workers and brokers end as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     # Of topics just made aiokafka warns until every partition has its leader.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     record = Record.begin(quick=options.quick)
@@ -78,12 +79,8 @@ def _main_figures(record: Record) -> dict[str, float | None]:
         a, b = record.median(one), record.median(other)
         return round(a / b, 2) if a and b else None
 
-    growing = [1e4, 1e5, 1e6, 5e6]
-    grown = [
-        f"growth/users/{users:.0f}"
-        for users in growing
-        if f"growth/users/{users:.0f}" in record.figures
-    ]
+    sizes = [f"growth/users/{users}" for users in growth.USERS]
+    grown = [name for name in sizes if name in record.figures]
     return {
         "events_per_s": median("throughput/4 rules/uniform"),
         "zipf_events_per_s": median("throughput/4 rules/zipf"),

@@ -51,7 +51,7 @@ def lines(title: str, unit: str, series: Mapping[str, Mapping[int, Sequence[floa
 
     A series maps what grows to the values measured there; the first value is drawn as 1.
     """
-    height, gap = 250, 16
+    height, gap = 264, 16
     width = (WIDTH - gap * (len(series) + 1)) / len(series)
     out = _opened(title, height)
     most = max(
@@ -60,7 +60,7 @@ def lines(title: str, unit: str, series: Mapping[str, Mapping[int, Sequence[floa
         for values in points.values()
     )
     top_value = max(1.5, math.ceil(most * 4) / 4)
-    top, bottom = 70, height - 40
+    top, bottom = 86, height - 40
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * value / top_value
@@ -92,12 +92,19 @@ def lines(title: str, unit: str, series: Mapping[str, Mapping[int, Sequence[floa
                 f'y2="{y(max(values) / base):.1f}" stroke="#4477aa" stroke-width="5" '
                 'stroke-opacity="0.4"/>'
                 f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" font-size="11">'
-                f"{at:,}</text>"
+                f"{_short(at)}</text>"
             )
         out.append(
             f'<polyline points="{" ".join(path)}" fill="none" stroke="#4477aa" stroke-width="2"/>'
         )
     return _closed(out)
+
+
+def _short(count: int) -> str:
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if count >= size and count % size == 0:
+            return f"{count // size}{unit}"
+    return str(count)
 
 
 def _middle(values: Sequence[float]) -> float:

@@ -156,6 +156,11 @@ class Governor(faust.App):
         consumer = self._consumer
         return consumer.lag(topic) if consumer is not None else 0
 
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        """Before partitions go, and before a stop: what was begun is flushed and acked."""
+        with self.outbox.hurrying():
+            await super()._consumer_wait_empty(consumer, logger)
+
     async def crashed_or_stopped(self) -> None:
         """Return when the app has crashed or stopped."""
         events = [asyncio.ensure_future(one.wait()) for one in (self._crashed, self._stopped)]

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,7 @@ class Outbox(Service):
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._hurried = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
 
@@ -140,7 +142,19 @@ class Outbox(Service):
             await self.wait_first(self._work.wait())
             started = time.monotonic()
             await self.flush()
-            await self.sleep(max(0.0, started + self._interval - time.monotonic()))
+            pause = started + self._interval - time.monotonic()
+            if pause > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurried.wait(), pause)
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Flush without pauses: somebody waits for acks."""
+        self._hurried.set()
+        try:
+            yield
+        finally:
+            self._hurried.clear()
 
     async def flush(self) -> None:
         """Send all that is pending and ack it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from governor.events import Reason
 from tests.integration.conftest import Deploy
 from tests.integration.scenario import RULES, scenario
@@ -99,6 +101,7 @@ def test_values_are_those_of_what_was_fed_and_name_no_user(deploy: Deploy) -> No
     assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_rows_that_are_full_are_counted(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.create_event_topics()

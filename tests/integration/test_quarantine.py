@@ -8,7 +8,10 @@ from tests.integration.conftest import Deploy
 from tests.integration.scenario import T0, scenario
 
 
-@pytest.mark.parametrize("fault", ["raise_on_user:poison", "raise_in_apply:poison"])
+@pytest.mark.parametrize(
+    "fault",
+    ["raise_on_user:poison", pytest.param("raise_in_apply:poison", marks=pytest.mark.slow)],
+)
 def test_an_event_that_breaks_the_code_is_found_and_quarantined(deploy: Deploy, fault: str) -> None:
     deployment = deploy(partitions=1)
     deployment.create_event_topics()
@@ -45,7 +48,14 @@ def test_an_event_that_breaks_the_code_is_found_and_quarantined(deploy: Deploy, 
     assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("topic", ["decisions", "ledger", "deadletters"])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "ledger",
+        pytest.param("decisions", marks=pytest.mark.slow),
+        pytest.param("deadletters", marks=pytest.mark.slow),
+    ],
+)
 def test_a_failing_kafka_stops_the_worker_with_nothing_acked(deploy: Deploy, topic: str) -> None:
     deployment = deploy()
     deployment.create_event_topics()
@@ -68,6 +78,7 @@ def test_a_failing_kafka_stops_the_worker_with_nothing_acked(deploy: Deploy, top
     assert again.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_kafka_that_never_acknowledges_does_not_hold_up_a_stop(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.create_event_topics()

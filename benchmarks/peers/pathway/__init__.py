@@ -20,13 +20,13 @@ class Pathway(Peer):
     name = "pathway"
     version = "0.33.0"
     settings = (
-        "one worker, input committed to the engine each 100 ms, at most 50,000 entries in process "
+        "one worker, input committed to the engine each 25 ms, at most 50,000 entries in process "
         "(its advice for a backlog), snapshot each second to the file system, acks=all; the "
         "snapshot is of the input, from which a restart computes the state again: snapshots of "
         "operators need a licence; nothing is forgotten after its hour"
     )
     deviations: ClassVar[Mapping[str, str]] = {
-        "tumbling": "of the counts of a window within a batch of 100 ms only the last is emitted",
+        "tumbling": "of the counts of a window within a batch of 25 ms only the last is emitted",
     }
 
     def setup(self, cache: Path) -> str | None:

@@ -103,7 +103,7 @@ def main() -> None:
         topic=os.environ["PEER_INPUT"],
         schema=Impression,
         format="json",
-        autocommit_duration_ms=100,
+        autocommit_duration_ms=25,
         max_backlog_size=50000,
         name="impressions",
     )
