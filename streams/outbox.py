@@ -30,6 +30,7 @@ from governor.ledger import Taken
 from governor.records import Records
 from governor.ticks import from_seconds
 from streams.deadletters import Letter
+from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.store import Store
@@ -81,6 +82,7 @@ class Outbox(Service):
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._lease = Lease(settings.session_timeout.total_seconds())
         self._hurried = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
@@ -105,9 +107,11 @@ class Outbox(Service):
             linger_ms=0,
         )
         await self._producer.start()
+        self._lease.start()
 
     async def on_stop(self) -> None:
         """Disconnect; what is pending stays unacked."""
+        self._lease.stop()
         if self._producer is not None:
             await self._producer.stop()
 
@@ -147,6 +151,12 @@ class Outbox(Service):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._hurried.wait(), pause)
 
+    @Service.task
+    async def _keep_lease(self) -> None:
+        while not self.should_stop:
+            self._lease.check()
+            await self.sleep(self._settings.session_timeout.total_seconds() / 4)
+
     @contextmanager
     def hurrying(self) -> Iterator[None]:
         """Flush without pauses: somebody waits for acks."""
@@ -161,6 +171,7 @@ class Outbox(Service):
 
         Raises:
             aiokafka.errors.KafkaError: nothing of this flush was acked.
+            LeaseLostError: likewise; the partitions may be another worker's.
         """
         async with self._flushing:
             pending, self._pending = self._pending, _Pending()
@@ -190,6 +201,7 @@ class Outbox(Service):
 
     async def _publish(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
         topic = self._settings.topic
+        self._lease.check()
         await asyncio.gather(
             *(
                 self._send(topic("deadletters"), partition, Records.of(dead))
@@ -200,6 +212,7 @@ class Outbox(Service):
                 for partition, one in taken.items()
             ),
         )
+        self._lease.check()
         ends = await asyncio.gather(
             *(
                 self._send(topic("ledger"), partition, one.changelog)

@@ -146,10 +146,10 @@ class StreamsSliding(_Java):
     name = "kafka-streams-sliding"
     version = StreamsProcessor.version
     libraries = StreamsProcessor.libraries
+    states = ("rocksdb",)  # the store in memory searches all users' windows for one user's
     sources: ClassVar[Sequence[str]] = ("StreamsDsl.java", "StreamsRun.java")
-    settings = STREAMS_SETTINGS + ", record cache of 256 MiB"
+    settings = STREAMS_SETTINGS + ", no record cache"
     program: ClassVar[Sequence[str]] = ("StreamsDsl", "sliding")
-    coalesces = True
 
 
 class StreamsHopping(_Java):
@@ -163,7 +163,6 @@ class StreamsHopping(_Java):
     sources = StreamsSliding.sources
     settings = StreamsSliding.settings
     program: ClassVar[Sequence[str]] = ("StreamsDsl", "hopping")
-    coalesces = True
     deviations: ClassVar[Mapping[str, str]] = {
         "rolling": "misses decisions whose three impressions span more than 55 to 60 minutes",
     }
