@@ -188,6 +188,9 @@ def create(settings: Settings) -> Governor:
         stream_buffer_maxsize=QUEUED_BATCHES,
         # A rebalance and a stop wait until the outbox has acked what was begun.
         stream_wait_empty=True,
+        # Who takes a partition over reads its changelog from the beginning. A standby's rows are
+        # not yet proven to be what that would give.
+        table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,
         topic_partitions=settings.partitions,

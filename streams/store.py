@@ -37,6 +37,7 @@ class Store(base.Store):
         self._make: Callable[[], Ledger] = (self.options or {})["make"]
         self.ledgers: dict[int, Ledger] = {}
         self._offsets: dict[TP, int] = {}
+        self._live: set[int] = set()
         self._failed = False
 
     def ledger(self, partition: int) -> Ledger:
@@ -60,6 +61,8 @@ class Store(base.Store):
             return
         for event in batch:
             message = event.message
+            if message.partition in self._live:
+                continue  # what this worker wrote itself is older than what it holds
             try:
                 self.ledger(message.partition).load(message.value)
             except Exception as error:
@@ -89,6 +92,7 @@ class Store(base.Store):
         generation_id: int = 0,  # noqa: ARG002
     ) -> None:
         """Forget the partitions that went elsewhere."""
+        self._live.clear()
         topic = self.table.changelog_topic_name
         kept = {tp.partition for tp in assigned if tp.topic == topic}
         for partition in [each for each in self.ledgers if each not in kept]:
@@ -98,6 +102,7 @@ class Store(base.Store):
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Say that the rows are there."""
+        self._live = {tp.partition for tp in active_tps}
         log.info(
             "ready: %d partitions with %d users, %d standbys",
             len(active_tps),

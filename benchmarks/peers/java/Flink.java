@@ -11,6 +11,7 @@ import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.serialization.AbstractDeserializationSchema;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
+import org.apache.flink.api.java.functions.KeySelector;
 import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.CoreOptions;
@@ -27,8 +28,8 @@ import org.apache.flink.connector.kafka.source.KafkaSource;
 import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
 import org.apache.flink.core.execution.CheckpointingMode;
 import org.apache.flink.streaming.api.datastream.DataStream;
-import org.apache.flink.streaming.api.datastream.KeyedStream;
 import org.apache.flink.streaming.api.datastream.DataStreamUtils;
+import org.apache.flink.streaming.api.datastream.KeyedStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.streaming.api.functions.windowing.ProcessWindowFunction;
@@ -48,17 +49,18 @@ public final class Flink {
         DataStream<Impression> impressions = environment.fromSource(
                 source(), rolling ? WatermarkStrategy.noWatermarks() : eventTime(), "impressions");
         DataStream<Answer> answers = rolling
-                ? keyed(impressions).process(new Rolling())
-                : impressions.keyBy(impression -> impression.user)
+                ? keyed(impressions, Impression::pair).process(new Rolling())
+                : keyed(impressions, impression -> impression.user)
                         .window(TumblingEventTimeWindows.of(Duration.ofMinutes(1)))
                         .aggregate(new Count(), new Closed());
         answers.sinkTo(sink());
         environment.execute(System.getenv("PEER_GROUP"));
     }
 
-    static KeyedStream<Impression, String> keyed(DataStream<Impression> impressions) {
-        return System.getenv("PEER_CHAIN") == null ? impressions.keyBy(Impression::pair)
-            : DataStreamUtils.reinterpretAsKeyedStream(impressions, Impression::pair);
+    /** Without `keyBy`'s exchange between two threads: with parallelism one every key is here. */
+    static KeyedStream<Impression, String> keyed(
+            DataStream<Impression> impressions, KeySelector<Impression, String> key) {
+        return DataStreamUtils.reinterpretAsKeyedStream(impressions, key);
     }
 
     static Configuration settings(Path folder, Path checkpoints) throws IOException {
