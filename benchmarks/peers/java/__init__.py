@@ -115,7 +115,8 @@ class Flink(_Java):
     settings = (
         "embedded mini-cluster, parallelism 1, checkpoint each second (at least once; RocksDB: "
         "incremental), object reuse, no exchange between source and function "
-        "(reinterpretAsKeyedStream: 7% less CPU than keyBy), acks=all, RocksDB with 1 GiB of managed memory"
+        "(reinterpretAsKeyedStream: 7% less CPU than keyBy), acks=all, RocksDB with 1 GiB of "
+        "managed memory"
     )
     deviations: ClassVar[Mapping[str, str]] = {
         "tumbling": "emits a count once, when its window closes",
