@@ -46,8 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.events, options.runs = min(options.events, 200_000), 1
-    # So that what runs is ended, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminated)
     results = _chosen(options.peers.split(",") if options.peers else None)
     os.sched_setaffinity(0, {cores()[1]})
     now = int(time.time())
@@ -76,6 +75,12 @@ def main() -> None:
             _save(results)
     print(f"\n{report.table(results)}\n\nwritten to {OUTPUT}/\n")
     print(json.dumps(report.figures(results)))
+
+
+def _terminated(*_: object) -> None:
+    """Unwind, so that what was started is ended; a second SIGTERM must not cut that short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _chosen(names: Sequence[str] | None) -> list[Results]:

@@ -242,8 +242,10 @@ class Harness:
 
     @contextmanager
     def _running(self, subject: Subject, job: str, topic: str, partitions: int) -> Iterator[_Run]:
-        """The subject at work on a topic, in a scratch folder; its topics are cleared after."""
+        """The subject at work on a topic, in a scratch folder; in a broker with no other topics."""
         output = topic.removesuffix("impressions") + "decisions"
+        # What the one before left, and any system's changelogs with it.
+        self._runner.run(topics.clear(self._bootstrap, [*self._inputs.values(), topic]))
         self._runner.run(topics.create(self._bootstrap, output, partitions, output=True))
         with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as name:
             folder = Path(name) / "scratch"
@@ -259,11 +261,8 @@ class Harness:
                 "PEER_GROUP": f"peer-{next(self._numbers)}",
             }
             command = subject.peer.command(job, subject.state)
-            try:
-                with Process(command, environment, Path(name) / "log") as process:
-                    yield _Run(subject, job, output, partitions, folder, process)
-            finally:
-                self._runner.run(topics.clear(self._bootstrap, list(self._inputs.values())))
+            with Process(command, environment, Path(name) / "log") as process:
+                yield _Run(subject, job, output, partitions, folder, process)
 
     def _finished(self, run: _Run, load: HotLoad) -> tuple[list[Answer], Verdict]:
         """The answers when all are there, or when no more come."""
