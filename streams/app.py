@@ -20,7 +20,7 @@ from faust.types import EventT, StreamT
 from governor.events import Limits
 from governor.ledger import Ledger
 from governor.policy import Policy
-from streams import topics
+from streams import failpoints, topics
 from streams.deadletters import letters
 from streams.metrics import Metrics
 from streams.outbox import Outbox
@@ -174,6 +174,7 @@ class Governor(faust.App):
 
 def create(settings: Settings) -> Governor:
     """The app for these settings."""
+    failpoints.arm(settings.failpoints)
     timeout = settings.session_timeout.total_seconds()
     return Governor(
         settings,

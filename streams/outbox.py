@@ -30,6 +30,7 @@ from governor.ledger import Taken
 from governor.records import Records
 from governor.ticks import from_seconds
 from streams.deadletters import Letter
+from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -180,11 +181,12 @@ class Outbox(Service):
                 return
             started = time.perf_counter()
             self._in_flight = pending.records
+            await failpoint("flush.begin")
             taken = self._take(pending)
             self._in_flight_rows = sum(one.users for one in taken.values())
-            await self._publish(pending, taken)
-            for event in pending.events:
-                event.ack()
+            await self._publish_decisions(pending, taken)
+            await self._publish_rows(taken)
+            await self._ack(pending)
             self._account(pending, taken, time.perf_counter() - started)
             self._in_flight = self._in_flight_rows = 0
             if self.events < self._settings.max_pending_events:
@@ -199,8 +201,10 @@ class Outbox(Service):
             taken[partition] = ledger.take(decided_at)
         return taken
 
-    async def _publish(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
+    async def _publish_decisions(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
+        """Dead letters and decisions, acknowledged."""
         topic = self._settings.topic
+        await failpoint("flush.before_decisions")
         self._lease.check()
         await asyncio.gather(
             *(
@@ -212,10 +216,15 @@ class Outbox(Service):
                 for partition, one in taken.items()
             ),
         )
+        await failpoint("flush.after_decisions")
+
+    async def _publish_rows(self, taken: Mapping[int, Taken]) -> None:
+        """Changelog rows, acknowledged."""
+        await failpoint("flush.before_rows")
         self._lease.check()
         ends = await asyncio.gather(
             *(
-                self._send(topic("ledger"), partition, one.changelog)
+                self._send(self._settings.topic("ledger"), partition, one.changelog)
                 for partition, one in taken.items()
             )
         )
@@ -223,6 +232,14 @@ class Outbox(Service):
         for partition, end in zip(taken, ends, strict=True):
             if end >= 0:
                 store.written(partition, end)
+        await failpoint("flush.after_rows")
+
+    async def _ack(self, pending: _Pending) -> None:
+        """The messages are done; their offsets may be committed."""
+        await failpoint("flush.before_ack")
+        for event in pending.events:
+            event.ack()
+        await failpoint("flush.after_ack")
 
     async def _send(self, topic: str, partition: int, records: Records) -> int:
         """Send records and wait for all to be acknowledged; the last offset, or -1 for none."""

@@ -24,6 +24,7 @@ from governor.policy import (
     load,
     written,
 )
+from streams import failpoints
 from streams.broker import MAVEN_CENTRAL
 
 __all__ = [
@@ -104,6 +105,11 @@ def _brokers(text: str) -> str:
         if not 1 <= int(port) <= 65535:
             raise ValueError(f"{each!r} has no such port: write one from 1 to 65535")
     return ",".join(brokers)
+
+
+def _failpoints(text: str) -> str:
+    failpoints.parse(text)
+    return text
 
 
 _LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -220,6 +226,9 @@ class Settings(BaseSettings):
     )
     ssl_key_file: str = Field(
         "", description="The client's private key, as PEM; only with GOVERNOR_SSL_CERT_FILE."
+    )
+    failpoints: Annotated[str, _validator(_failpoints)] = Field(
+        "", description="Only for tests of faults: where a worker kills, stops or pauses itself."
     )
     maven_url: Annotated[str, _like(r"https?://\S+", "a URL that begins with https://")] = Field(
         MAVEN_CENTRAL, description="Where `governor broker` fetches Kafka from, the first time."
