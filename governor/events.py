@@ -6,6 +6,7 @@ by one, so a bad message costs only itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -34,6 +35,7 @@ __all__ = [
     "decode_controls",
     "decode_engagements",
     "decode_impressions",
+    "row_key",
 ]
 
 MAX_ID_BYTES = 512
@@ -49,6 +51,10 @@ is as large, and every one in milliseconds since 1973 is."""
 EXPOSURE_TYPES = {None: 0, "impression": 0, "loaded": 1, "viewable": 2}
 ENGAGEMENT_TYPES = {"click": 1, "dwell": 2, "visit": 3, "conversion": 4, "hide": 5, "complaint": 6}
 OTHER_ENGAGEMENT = 31
+_ID_TYPE = re.compile("[a-z_]{1,32}").fullmatch
+MAX_IDS = 16
+"""Ids besides the user's of one event."""
+
 CONTROL_TYPES = {"opt_out": 0, "opt_in": 1, "consent": 2, "less_often": 3, "erase": 4, "link": 5}
 
 
@@ -93,7 +99,7 @@ class Columns:
     """Events of one kind; every column but ``text`` has one element an event."""
 
     text: NDArray[np.uint8]
-    """User ids, end to end."""
+    """Keys of rows, end to end: a user's id; of other ids their type, NUL, and the value."""
     user_start: NDArray[np.int64]
     user_size: NDArray[np.int64]
     ts: NDArray[np.int64]
@@ -105,6 +111,8 @@ class Columns:
     ad: NDArray[np.int64]
     timestamp: NDArray[np.int64]
     """The record's own timestamp in milliseconds."""
+    source: NDArray[np.int64]
+    """Which record the event came in. One that names several ids is there once for each."""
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -131,6 +139,7 @@ class _Impression(msgspec.Struct, gc=False):
     labels: dict[str, str] | None = None
     kind: str | None = None
     retargeting: bool = False
+    ids: dict[str, str] | None = None
 
 
 class _Engagement(msgspec.Struct, gc=False):
@@ -147,6 +156,7 @@ class _Engagement(msgspec.Struct, gc=False):
     surface: str | None = None
     segment: str | None = None
     labels: dict[str, str] | None = None
+    ids: dict[str, str] | None = None
 
 
 class _Control(msgspec.Struct, gc=False):
@@ -163,6 +173,8 @@ class _Control(msgspec.Struct, gc=False):
     surface: str | None = None
     segment: str | None = None
     labels: dict[str, str] | None = None
+    ids: dict[str, str] | None = None
+    to: str | None = None
 
 
 class _BadEventError(Exception):
@@ -184,12 +196,14 @@ class _Decoded:
     ads: Iterable[Ad]
     alone: bool = False
     """Whether an event without an exposure id is an exposure of its own."""
+    ids: Sequence[dict[str, str] | None] = ()
+    """Ids besides the user's of each event; empty when no event has any."""
 
 
 def _impressions(events: Sequence[_Impression]) -> _Decoded:
     (
         event_id, user_id, ts, campaign, impression_id, creative, advertiser, category, channel,
-        surface, segment, labels, kind, retargeting,
+        surface, segment, labels, kind, retargeting, ids,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     if "" in campaign:
         raise _BadEventError(Reason.EMPTY_ID, "campaign_id is empty")
@@ -205,6 +219,7 @@ def _impressions(events: Sequence[_Impression]) -> _Decoded:
         what,
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
         alone=True,
+        ids=ids,
     )
 
 
@@ -219,7 +234,7 @@ def _engagements(events: Sequence[_Engagement]) -> _Decoded:
     for event in events:
         if not event.type:
             raise _BadEventError(Reason.MISSING_FIELD, "type is empty")
-        if not event.impression_id and not any(astuple(event)[5:]):
+        if not event.impression_id and not any(astuple(event)[5:13]):
             raise _BadEventError(
                 Reason.MISSING_FIELD, "neither impression_id nor a label says what it answers"
             )
@@ -227,7 +242,7 @@ def _engagements(events: Sequence[_Engagement]) -> _Decoded:
             event.labels = {**(event.labels or {}), "engagement": event.type}
     (
         event_id, user_id, ts, kind, impression_id, campaign, creative, advertiser, category,
-        channel, surface, segment, labels,
+        channel, surface, segment, labels, ids,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     return _Decoded(
         event_id,
@@ -236,6 +251,7 @@ def _engagements(events: Sequence[_Engagement]) -> _Decoded:
         impression_id,
         [ENGAGEMENT | ENGAGEMENT_TYPES.get(one, OTHER_ENGAGEMENT) << TYPE_SHIFT for one in kind],
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+        ids=ids,
     )
 
 
@@ -248,9 +264,13 @@ def _controls(events: Sequence[_Control]) -> _Decoded:
         if event.label:
             _spread(event, event.label)
             event.label = None
+        if event.type == "link":
+            _check_link(event)
+        if event.to:
+            _check_strings(event)
     (
         event_id, user_id, ts, kind, _, campaign, creative, advertiser, category, channel, surface,
-        segment, labels,
+        segment, labels, ids, _,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     return _Decoded(
         event_id,
@@ -259,7 +279,17 @@ def _controls(events: Sequence[_Control]) -> _Decoded:
         list(repeat(None, len(events))),
         [CONTROL | CONTROL_TYPES[one] << TYPE_SHIFT for one in kind],
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+        ids=ids,
     )
+
+
+def _check_link(event: _Control) -> None:
+    if event.to is None:
+        raise _BadEventError(Reason.MISSING_FIELD, "to is missing: the id that user_id becomes")
+    if not event.to:
+        raise _BadEventError(Reason.EMPTY_ID, "to is empty")
+    if event.ids:
+        raise _BadEventError(Reason.WRONG_TYPE, "ids has no meaning in a link")
 
 
 def _spread(event: _Control, label: str) -> None:
@@ -302,6 +332,7 @@ def decode_impressions(
         return plain, []
     columns, rejected = _decode(_IMPRESSION, _impressions, records.select(others), labels, limits)
     rejected = [Rejected(int(others[one.index]), one.reason, one.detail) for one in rejected]
+    columns = replace(columns, source=others[columns.source])
     return _joined(plain, columns), rejected
 
 
@@ -334,6 +365,7 @@ def _plain(records: Records, labels: Labels, limits: Limits) -> tuple[Columns, N
         found.exposure,
         found.ad,
         records.timestamp,
+        np.arange(len(records), dtype=np.int64),
     )
     others = np.flatnonzero(~found.plain)
     return (columns.select(np.flatnonzero(found.plain)) if len(others) else columns), others
@@ -423,6 +455,7 @@ def _decode_singly(
             event = _decode_one(decode, records.value(i), limits)
             spread([event])
             _check_strings(event)
+            _row_keys(event.ids or {})
         except _BadEventError as bad:
             rejected.append(Rejected(i, bad.reason, bad.detail))
         else:
@@ -439,6 +472,7 @@ def _decode_singly(
         if not kept_events:
             return _NOTHING, sorted(rejected, key=lambda one: one.index)
         columns, _ = _columns(spread(kept_events), records.select(place), labels, limits)
+    columns = replace(columns, source=place[columns.source])
     return columns, sorted(rejected, key=lambda one: one.index)
 
 
@@ -528,20 +562,52 @@ def _columns(
         for i, number in enumerate(ad):
             if number is None:
                 ad[i] = labels.intern(_checked(ads[i]))
-    return (
-        Columns(
-            text,
-            start[:n],
-            size[:n],
-            np.rint(seconds * SECOND).astype(np.int64),
-            np.fromiter(decoded.what, np.int64, n),
-            event,
-            exposure,
-            np.array(ad, np.int64),
-            records.timestamp,
-        ),
-        None,
+    columns = Columns(
+        text,
+        start[:n],
+        size[:n],
+        np.rint(seconds * SECOND).astype(np.int64),
+        np.fromiter(decoded.what, np.int64, n),
+        event,
+        exposure,
+        np.array(ad, np.int64),
+        records.timestamp,
+        np.arange(n, dtype=np.int64),
     )
+    return (_with_ids(columns, decoded.ids) if any(decoded.ids) else columns), None
+
+
+def _with_ids(columns: Columns, ids: Sequence[dict[str, str] | None]) -> Columns:
+    """The events, and behind them each once more for every id besides the user's."""
+    keys = [_row_keys(one or {}) for one in ids]
+    text, start, size = _spans([key for some in keys for key in some])
+    again = columns.select(np.repeat(np.arange(len(keys)), [len(some) for some in keys]))
+    return _joined(columns, replace(again, text=text, user_start=start, user_size=size))
+
+
+def _row_keys(ids: dict[str, str]) -> list[str]:
+    if len(ids) > MAX_IDS:
+        raise _BadEventError(Reason.TOO_LARGE, f"ids has {len(ids)} entries, more than {MAX_IDS}")
+    for kind, value in ids.items():
+        if not _ID_TYPE(kind) or kind == "user":
+            raise _BadEventError(
+                Reason.WRONG_TYPE,
+                f"ids: {kind[:64]!r} is no type of id: write a-z and _, at most 32, not user",
+            )
+        if not value:
+            raise _BadEventError(Reason.EMPTY_ID, f"ids.{kind} is empty")
+        if "\0" in value:
+            raise _BadEventError(Reason.NUL_BYTE, f"ids.{kind} contains a NUL")
+        if len(value.encode()) > MAX_ID_BYTES:
+            raise _BadEventError(
+                Reason.ID_TOO_LONG, f"ids.{kind} has more than {MAX_ID_BYTES} bytes"
+            )
+    return [row_key(kind, value) for kind, value in ids.items()]
+
+
+def row_key(id_type: str, value: str) -> str:
+    """The key of an id's row. No id holds a NUL, so no two ids share a key."""
+    return value if id_type == "user" else f"{id_type}\0{value}"
 
 
 def _check_times(
@@ -612,6 +678,7 @@ _NOTHING = Columns(
     _NO_NUMBERS,
     _NO_HASHES,
     _NO_HASHES,
+    _NO_NUMBERS,
     _NO_NUMBERS,
     _NO_NUMBERS,
 )

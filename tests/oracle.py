@@ -117,6 +117,9 @@ def decode(topic: str, value: bytes | Mapping[str, Any] | None) -> Entry:
         _require(isinstance(event.get("retargeting", False), bool), "wrong_type", "retargeting")
     elif topic == "control":
         _require(event["type"] in CONTROL_TYPES, "wrong_type", "type")
+        to = _text(event, "to")
+        _require(event["type"] != "link" or to is not None, "missing_field", "to")
+        _require(event["type"] != "link" or to, "empty_id", "to")
 
     ts = event["ts"]
     is_number = isinstance(ts, int | float | Decimal) and not isinstance(ts, bool)

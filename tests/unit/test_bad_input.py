@@ -422,6 +422,7 @@ FIELDS = st.fixed_dictionaries(
         "kind": st.sampled_from(("loaded", "impression", "viewable", None, "seen", 5)),
         "retargeting": st.sampled_from((True, False, "yes", 1)),
         "type": st.sampled_from(("opt_out", "link", "click", 5, None)),
+        "to": st.sampled_from(("u2", "", None, 5, "a\0", "u" * 513)),
         "labels": st.sampled_from(({}, {"a": "b"}, {"a": 1}, [], None, {"a": None}, {"a": "\0"})),
         "x": st.sampled_from((1, {}, None, "y")),
     },
