@@ -128,7 +128,8 @@ class Worker:
 
     def until_acknowledged(self, count: int) -> None:
         """Wait until so many are."""
-        self._until(lambda: self.acknowledged() >= count, f"{count} events are not done")
+        # Each look costs the worker a scrape.
+        self._until(lambda: self.acknowledged() >= count, f"{count} events are not done", 0.25)
 
     def rate(self, events: int) -> float:
         """Acknowledged events per second, from a tenth of so many to their end."""
@@ -137,7 +138,7 @@ class Worker:
         self.until_acknowledged(events)
         return (events - first) / (time.perf_counter() - began)
 
-    def _until(self, condition: Any, otherwise: str) -> None:
+    def _until(self, condition: Any, otherwise: str, pause: float = 0.05) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -145,7 +146,7 @@ class Worker:
                 raise SystemExit(f"the worker ended with status {status}:\n{self._log.read_text()}")
             if condition():
                 return
-            time.sleep(0.05)
+            time.sleep(pause)
         raise SystemExit(f"{otherwise} after {WAIT_SECONDS:.0f} s:\n{self._log.read_text()}")
 
 

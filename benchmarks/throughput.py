@@ -121,7 +121,7 @@ def _rate(done: Callable[[], int], events: int) -> float:
         if count >= events:
             assert began is not None
             return (count - began[1]) / (now - began[0])
-        time.sleep(0.1)
+        time.sleep(0.25)  # each look costs the worker a scrape
     raise SystemExit(f"{done()} of {events} events after ten minutes")
 
 

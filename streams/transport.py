@@ -31,8 +31,12 @@ from streams.wire import CorruptBatch, parse
 
 __all__ = ["Batch", "Consumer", "Deliveries", "RecordsSchema", "Transport"]
 
-# An idle fetch holds back a seek until it ends, as Kafka answers one request after the other.
+# Kafka answers one request of a connection after the other: an idle fetch holds back a seek, and
+# what is wanted next, until it ends.
 FETCH_MAX_WAIT_MS = 500
+# For a fetch that leaves out partitions whose last fetch has not been taken yet. The next fetch
+# of these has to wait until it ends.
+BUSY_FETCH_MAX_WAIT_MS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,10 @@ class BatchFetcher(Fetcher):
         fetcher._client = _Client(fetcher._client)
         fetcher.seeks = seeks
 
+    def _get_actions_per_node(self, assignment: Any) -> Any:
+        self._fetch_max_wait_ms = BUSY_FETCH_MAX_WAIT_MS if self._records else FETCH_MAX_WAIT_MS
+        return super()._get_actions_per_node(assignment)
+
     async def _proc_fetch_request(
         self, assignment: Any, node_id: int, request: FetchRequest
     ) -> bool:
@@ -198,7 +206,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust ties both to its own settings, of which the one that reads what is committed
         # brings its transactions as well. The ends of partitions are then the stable offsets.
         consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         return consumer
 
     async def on_start(self) -> None:
