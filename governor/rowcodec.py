@@ -1,7 +1,8 @@
 """Rows as changelog records, and back.
 
-A record's key is ``u`` and the user id, or ``a`` and eight bytes of ad hash. An ad's value is its
-canonical name. A row's value, little-endian:
+A record's key is ``u`` and the user id, ``a`` and eight bytes of ad hash, or ``f`` alone. An ad's
+value is its canonical name; what stands under ``f`` is its writer's business. A row's value,
+little-endian:
 
     0    magic (1 byte), version (1), entries (2)
     4    digest (8), until (8), as in the row's header
@@ -45,14 +46,16 @@ from governor.rows import (
     set_length,
 )
 
-__all__ = ["VERSION", "RowError", "ad_records", "encode", "load", "settle", "sweep"]
+__all__ = ["FENCE_KEY", "VERSION", "RowError", "ad_records", "encode", "load", "settle", "sweep"]
 
 MAGIC = 0xE7
 VERSION = 1
 HEAD = 20
 ENTRY = 32
 CHECKSUM = 4
-_KEY_USER, _KEY_AD = ord("u"), ord("a")
+_KEY_USER, _KEY_AD, _KEY_FENCE = ord("u"), ord("a"), ord("f")
+FENCE_KEY = b"f"
+"""The key of a record that is no row and no ad."""
 
 _ROWS, _DIRTY, _NEWEST, _SWEEP = State.ROWS, State.DIRTY, State.NEWEST, State.SWEEP
 _GRACE = GRACE
@@ -283,7 +286,7 @@ def _load_rows(
         if key_size[i] < 1:
             return i, _FOREIGN, _NONE, read
         kind = buffer[key_start[i]]
-        if kind == _KEY_AD:
+        if kind in (_KEY_AD, _KEY_FENCE):
             continue
         if kind != _KEY_USER:
             return i, _FOREIGN, _NONE, read

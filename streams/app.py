@@ -10,7 +10,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import faust
@@ -65,7 +65,7 @@ class Governor(faust.App):
             changelog_topic=self._topic("ledger"),
             # Fetches, not records. One would have Faust read the changelog for ever.
             recovery_buffer_size=2,
-            options={"make": self.empty_ledger},
+            options={"make": self.empty_ledger, "take_over": self.take_over},
         )
         self.metrics = Metrics(policy, self.snapshot)
         self.outbox = Outbox(settings, self.store, self.metrics)
@@ -85,6 +85,10 @@ class Governor(faust.App):
         """The ledgers of this worker's partitions."""
         store: Store = self.ledgers.data
         return store
+
+    async def take_over(self, partitions: Iterable[int]) -> None:
+        """Be the only worker that writes these partitions."""
+        await self.outbox.take_over(partitions)
 
     def on_init_dependencies(self) -> list[Any]:
         """Services that start with the app; the outbox before anything is read."""

@@ -86,6 +86,11 @@ class Metrics:
             "Rows acknowledged on the changelog topic.",
             registry=self.registry,
         )
+        self.retries = Counter(
+            "governor_produce_retries",
+            "Record batches that Kafka did not take and that were sent again.",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "governor_batch_events",
             "Messages in one batch, by topic.",

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from aiokafka import AIOKafkaProducer
+from aiokafka.structs import TopicPartition
 from faust.types import EventT
 from mode import Service
 from numpy.typing import NDArray
@@ -33,18 +33,16 @@ from streams.deadletters import Letter
 from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
+from streams.producer import Producer
 from streams.settings import Settings
 from streams.store import Store
-from streams.topics import connection
-from streams.wire import PreparedBatch, build
 
 __all__ = ["Outbox"]
 
-MAX_BATCH_BYTES = 900_000
-"""Under the megabyte that a topic allows in one batch unless it was told otherwise."""
-
 SWEEP_ROWS = 2_000
 """Rows of each partition that one flush looks at for what has run out."""
+
+_RENEWAL_CHECK_SECONDS = 600.0
 
 
 @dataclass
@@ -86,7 +84,7 @@ class Outbox(Service):
         self._lease = Lease(settings.session_timeout.total_seconds())
         self._hurried = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._producer: AIOKafkaProducer | None = None
+        self._producer = Producer(settings, self._lease.check, metrics.retries.inc, now)
 
     @property
     def events(self) -> int:
@@ -100,21 +98,22 @@ class Outbox(Service):
 
     async def on_start(self) -> None:
         """Connect the producer."""
-        self._producer = AIOKafkaProducer(
-            **connection(self._settings),
-            client_id=f"{self._settings.group}-outbox",
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=0,
-        )
         await self._producer.start()
         self._lease.start()
 
     async def on_stop(self) -> None:
         """Disconnect; what is pending stays unacked."""
         self._lease.stop()
-        if self._producer is not None:
-            await self._producer.stop()
+        await self._producer.stop()
+
+    async def take_over(self, partitions: Iterable[int]) -> None:
+        """Be the only one who can write these partitions, and write no others.
+
+        Raises:
+            FencedError: another worker was given one of them meanwhile.
+        """
+        async with self._flushing:
+            await self._producer.take_over(partitions)
 
     async def add(
         self,
@@ -158,6 +157,13 @@ class Outbox(Service):
             self._lease.check()
             await self.sleep(self._settings.session_timeout.total_seconds() / 4)
 
+    @Service.task
+    async def _keep_identities(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_RENEWAL_CHECK_SECONDS)
+            async with self._flushing:
+                await self._producer.renew()
+
     @contextmanager
     def hurrying(self) -> Iterator[None]:
         """Flush without pauses: somebody waits for acks."""
@@ -172,7 +178,7 @@ class Outbox(Service):
 
         Raises:
             aiokafka.errors.KafkaError: nothing of this flush was acked.
-            LeaseLostError: likewise; the partitions may be another worker's.
+            FencedError, LeaseLostError: likewise; partitions are, or may be, another worker's.
         """
         async with self._flushing:
             pending, self._pending = self._pending, _Pending()
@@ -203,35 +209,21 @@ class Outbox(Service):
 
     async def _publish_decisions(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
         """Dead letters and decisions, acknowledged."""
-        topic = self._settings.topic
         await failpoint("flush.before_decisions")
-        self._lease.check()
-        await asyncio.gather(
-            *(
-                self._send(topic("deadletters"), partition, Records.of(dead))
-                for partition, dead in pending.dead.items()
-            ),
-            *(
-                self._send(topic("decisions"), partition, one.decisions)
-                for partition, one in taken.items()
-            ),
-        )
+        dead = {
+            self._tp("deadletters", partition): Records.of(letters)
+            for partition, letters in pending.dead.items()
+        }
+        decisions = {self._tp("decisions", p): one.decisions for p, one in taken.items()}
+        await self._send(dead | decisions)
         await failpoint("flush.after_decisions")
 
     async def _publish_rows(self, taken: Mapping[int, Taken]) -> None:
         """Changelog rows, acknowledged."""
         await failpoint("flush.before_rows")
-        self._lease.check()
-        ends = await asyncio.gather(
-            *(
-                self._send(self._settings.topic("ledger"), partition, one.changelog)
-                for partition, one in taken.items()
-            )
-        )
-        store = self._store()
-        for partition, end in zip(taken, ends, strict=True):
-            if end >= 0:
-                store.written(partition, end)
+        ends = await self._send({self._tp("ledger", p): one.changelog for p, one in taken.items()})
+        for tp, end in ends.items():
+            self._store().written(tp.partition, end)
         await failpoint("flush.after_rows")
 
     async def _ack(self, pending: _Pending) -> None:
@@ -241,22 +233,12 @@ class Outbox(Service):
             event.ack()
         await failpoint("flush.after_ack")
 
-    async def _send(self, topic: str, partition: int, records: Records) -> int:
-        """Send records and wait for all to be acknowledged; the last offset, or -1 for none."""
-        if not len(records):
-            return -1
-        assert self._producer is not None
-        stamped = replace(
-            records, timestamp=np.full(len(records), int(self._now() * 1000), np.int64)
-        )
-        acknowledged = []
-        last = 0
-        for frame in build(stamped, max_bytes=MAX_BATCH_BYTES):
-            last = frame.count
-            batch = PreparedBatch(frame)
-            acknowledged.append(await self._producer.send_batch(batch, topic, partition=partition))
-        metadata = await asyncio.gather(*acknowledged)
-        return int(metadata[-1].offset) + last - 1
+    async def _send(self, outgoing: Mapping[TopicPartition, Records]) -> dict[TopicPartition, int]:
+        """One step of a flush; the offsets of the last records."""
+        return await self._producer.send(outgoing)
+
+    def _tp(self, name: str, partition: int) -> TopicPartition:
+        return TopicPartition(self._settings.topic(name), partition)
 
     def _account(self, pending: _Pending, taken: Mapping[int, Taken], seconds: float) -> None:
         metrics = self._metrics

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from faust.stores import base
@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class Store(base.Store):
-    """Registered as ``ledger://``; ``options["make"]`` makes an empty `Ledger`.
+    """Registered as ``ledger://``.
+
+    ``options["make"]`` makes an empty `Ledger`; ``options["take_over"]`` sees to it that nobody
+    else writes the partitions that this worker is given, before their rows are read.
 
     Mind the URL's host part: ``ledger://`` alone is a falsy URL, and Faust then takes its
     in-memory store without a word.
@@ -34,7 +37,9 @@ class Store(base.Store):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._make: Callable[[], Ledger] = (self.options or {})["make"]
+        options = self.options or {}
+        self._make: Callable[[], Ledger] = options["make"]
+        self._take_over: Callable[[Iterable[int]], Awaitable[None]] = options["take_over"]
         self.ledgers: dict[int, Ledger] = {}
         self._offsets: dict[TP, int] = {}
         self._live: set[int] = set()
@@ -91,7 +96,7 @@ class Store(base.Store):
         newly_assigned: set[TP],  # noqa: ARG002
         generation_id: int = 0,  # noqa: ARG002
     ) -> None:
-        """Forget the partitions that went elsewhere."""
+        """Forget the partitions that went elsewhere, and fence those that this worker has."""
         self._live.clear()
         topic = self.table.changelog_topic_name
         kept = {tp.partition for tp in assigned if tp.topic == topic}
@@ -99,6 +104,8 @@ class Store(base.Store):
             del self.ledgers[partition]
         for tp in [each for each in self._offsets if each.partition not in kept]:
             del self._offsets[tp]
+        actives = self.app.assignor.assigned_actives()
+        await self._take_over({tp.partition for tp in actives if tp.topic == topic})
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Say that the rows are there."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from governor.records import Records
 
-__all__ = ["CorruptBatch", "Frame", "PreparedBatch", "build", "parse"]
+__all__ = ["CorruptBatch", "Frame", "PreparedBatch", "build", "parse", "seal"]
 
 # BaseOffset, Length, LeaderEpoch, Magic, CRC, Attributes, LastOffsetDelta, BaseTimestamp,
 # MaxTimestamp, ProducerId, ProducerEpoch, BaseSequence, count of records
@@ -414,6 +414,35 @@ def _write(  # type: ignore[no-untyped-def]
         at += 1
 
 
+def seal(
+    frame: Frame, producer_id: int, producer_epoch: int, base_sequence: int, *, attributes: int = 0
+) -> bytearray:
+    """Write the frame's header and checksum; the batch, ready to be sent.
+
+    A frame may be sealed again, for another try under other conditions.
+    """
+    _HEADER.pack_into(
+        frame.buffer,
+        0,
+        0,  # base offset: the broker sets it
+        len(frame.buffer) - _LEAD.size,
+        -1,  # leader epoch: the broker sets it
+        2,
+        0,  # checksum: below
+        attributes,
+        frame.count - 1,
+        frame.first_timestamp,
+        frame.max_timestamp,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        frame.count,
+    )
+    summed = memoryview(frame.buffer)[_SUMMED_AT:].tobytes()
+    _CRC.pack_into(frame.buffer, _CRC_AT, calc_crc32c(summed))
+    return frame.buffer
+
+
 class PreparedBatch:
     """A `Frame` in the place of aiokafka's BatchBuilder: give it to `producer.send_batch`.
 
@@ -451,24 +480,7 @@ class PreparedBatch:
         self._producer = (producer_id, producer_epoch, base_sequence)
 
     def _build(self) -> bytearray:
-        frame = self._frame
         if not self._built:
-            _HEADER.pack_into(
-                frame.buffer,
-                0,
-                0,  # base offset: the broker sets it
-                len(frame.buffer) - _LEAD.size,
-                -1,  # leader epoch: the broker sets it
-                2,
-                0,  # checksum: below
-                self._attributes,
-                frame.count - 1,
-                frame.first_timestamp,
-                frame.max_timestamp,
-                *self._producer,
-                frame.count,
-            )
-            summed = memoryview(frame.buffer)[_SUMMED_AT:].tobytes()
-            _CRC.pack_into(frame.buffer, _CRC_AT, calc_crc32c(summed))
+            seal(self._frame, *self._producer, attributes=self._attributes)
             self._built = True
-        return frame.buffer
+        return self._frame.buffer

@@ -47,13 +47,17 @@ def raise_in_apply(user: str) -> None:
     cast(Any, Ledger).apply = faulty
 
 
+def _sends(outgoing: Any, topic: str) -> bool:
+    return any(tp.topic.endswith(f".{topic}") and len(outgoing[tp]) for tp in outgoing)
+
+
 def _before_sending(topic: str, act: Callable[[], None]) -> None:
     send = Outbox._send
 
-    async def faulty(self: Outbox, name: str, partition: int, records: Any) -> int:
-        if name.endswith(f".{topic}") and len(records):
+    async def faulty(self: Outbox, outgoing: Any) -> Any:
+        if _sends(outgoing, topic):
             act()
-        return await send(self, name, partition, records)
+        return await send(self, outgoing)
 
     cast(Any, Outbox)._send = faulty
 
@@ -76,11 +80,11 @@ def die_after(topic: str) -> None:
     """SIGKILL when records sent to this topic have been acknowledged."""
     send = Outbox._send
 
-    async def faulty(self: Outbox, name: str, partition: int, records: Any) -> int:
-        end = await send(self, name, partition, records)
-        if name.endswith(f".{topic}") and len(records):
+    async def faulty(self: Outbox, outgoing: Any) -> Any:
+        ends = await send(self, outgoing)
+        if _sends(outgoing, topic):
             os.kill(os.getpid(), signal.SIGKILL)
-        return end
+        return ends
 
     cast(Any, Outbox)._send = faulty
 
@@ -89,10 +93,10 @@ def never_acknowledge(topic: str) -> None:
     """Records sent to this topic are never acknowledged."""
     send = Outbox._send
 
-    async def faulty(self: Outbox, name: str, partition: int, records: Any) -> int:
-        if name.endswith(f".{topic}") and len(records):
+    async def faulty(self: Outbox, outgoing: Any) -> Any:
+        if _sends(outgoing, topic):
             await asyncio.Event().wait()
-        return await send(self, name, partition, records)
+        return await send(self, outgoing)
 
     cast(Any, Outbox)._send = faulty
 

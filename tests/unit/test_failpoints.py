@@ -1,11 +1,11 @@
 """Failpoints: what can be armed, and when an armed one acts."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 
 import pytest
 
-from streams import failpoints
 from streams.failpoints import InjectedError, arm, failpoint, parse
 
 
@@ -44,7 +44,7 @@ def test_a_number_is_the_one_time_at_which_it_acts() -> None:
 
 def test_a_probability_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([0.5, 0.009, 0.01])
-    monkeypatch.setattr(failpoints.random, "random", lambda: next(draws))
+    monkeypatch.setattr(random, "random", lambda: next(draws))
     arm("flush.begin=error@0.01")
     assert errors_at("flush.begin", 3) == [2]
 

@@ -1,0 +1,316 @@
+"""The producer of decisions, rows and dead letters: fenced, and one request for all partitions.
+
+Whole rows overwrite. A worker that was held still past its session and wakes in the middle of a
+flush must therefore not get a single batch into a partition that another one owns by now. Who
+takes a partition over gets an `Identity` with a higher epoch, and writes a *fence* under it into
+the partition's logs before it reads them. From then on their leaders refuse every batch of
+the former owner, so nothing can be appended behind what the new one has read.
+
+Batches carry sequence numbers, so that sending one again, for as long as it takes, neither
+repeats nor reorders records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import TopicPartition
+
+from governor.records import Records
+from governor.rowcodec import FENCE_KEY
+from streams.identities import NEARLY_LAST_EPOCH, FencedError, Identities, Identity, Patience
+from streams.settings import Settings
+from streams.topics import connection
+from streams.wire import Frame, build, seal
+
+__all__ = ["Producer"]
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH_BYTES = 900_000
+"""Under the megabyte that a topic allows in one batch unless it was told otherwise."""
+
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+"""Brokers take 100 MB."""
+
+TIMEOUT_MS = 10_000
+"""After which a request is sent again, which repeats nothing."""
+
+RENEWAL_SECONDS = 6 * 3600.0
+"""Leaders forget an epoch after a day without a batch, coordinators after a week."""
+
+_OK, _DUPLICATE = 0, 46
+_FENCED = (47, 90)  # INVALID_PRODUCER_EPOCH, PRODUCER_FENCED
+_FORGOTTEN = (45, 59)  # OUT_OF_ORDER_SEQUENCE_NUMBER, UNKNOWN_PRODUCER_ID
+_TOO_LARGE = (10, 18)
+_NOT_ALLOWED = 29
+_CORRUPT_ON_ITS_WAY = 2
+
+
+class Producer:
+    """Writes for the partitions that this worker owns.
+
+    Args:
+        settings: brokers, group and topics.
+        check: raises when this worker must not write any more.
+        retried: called with the number of batches that must be sent again.
+        now: the time that records are stamped with, in epoch seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        check: Callable[[], None],
+        retried: Callable[[int], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._check = check
+        self._retried = retried
+        self._now = now
+        self._owned: dict[int, _Owned] = {}
+        self._connected: AIOKafkaClient | None = None
+
+    async def start(self) -> None:
+        """Connect."""
+        self._connected = AIOKafkaClient(
+            **connection(self._settings),
+            client_id=f"{self._settings.group}-outbox",
+            request_timeout_ms=TIMEOUT_MS,
+        )
+        await self._client.bootstrap()
+        names = [self._settings.topic(name) for name in ("decisions", "ledger", "deadletters")]
+        await self._client.set_topics(names)
+        self._identities = Identities(self._client, self._settings.group, self._check)
+
+    async def stop(self) -> None:
+        """Disconnect, if it was connected."""
+        if self._connected is not None:
+            await self._connected.close()
+
+    @property
+    def _client(self) -> AIOKafkaClient:
+        assert self._connected is not None, "not started"
+        return self._connected
+
+    async def take_over(self, partitions: Iterable[int]) -> None:
+        """Own these partitions and no others; on return nobody else can write them.
+
+        Raises:
+            FencedError: another worker was given one of them meanwhile.
+        """
+        self._owned.clear()
+        await self._fence(dict.fromkeys(partitions))
+
+    async def renew(self) -> None:
+        """Fence anew what was fenced long ago, before Kafka forgets it.
+
+        Raises:
+            FencedError: a partition is another worker's.
+        """
+        due = time.monotonic() - RENEWAL_SECONDS
+        old = {p: owned.identity for p, owned in self._owned.items() if owned.since < due}
+        await self._fence(old)
+
+    async def send(self, outgoing: Mapping[TopicPartition, Records]) -> dict[TopicPartition, int]:
+        """Send records and wait until all are acknowledged by all replicas in sync.
+
+        What Kafka cannot take at the moment is sent again without end.
+
+        Returns:
+            The offset of the last record of each partition, left out where Kafka cannot tell.
+
+        Raises:
+            FencedError: a partition is another worker's, or was never taken over.
+            KafkaError: Kafka refuses a batch for good. Others may have been written.
+        """
+        stamp = int(self._now() * 1000)
+        waiting = []
+        for tp, records in outgoing.items():
+            if len(records):
+                stamped = replace(records, timestamp=np.full(len(records), stamp, np.int64))
+                frames = deque(build(stamped, max_bytes=MAX_BATCH_BYTES))
+                waiting.append(_Outgoing(tp, frames))
+        sent = waiting
+        patience = Patience("writing to Kafka", self._check)
+        while waiting:
+            reason = await self._round(waiting)
+            waiting = [one for one in waiting if one.frames]
+            for one in waiting:
+                if one.forgotten:
+                    await self._begin_again(one)
+            if reason:
+                await patience.pause(reason)
+        return {one.tp: one.end for one in sent if one.end >= 0}
+
+    async def _fence(self, partitions: Mapping[int, Identity | None]) -> None:
+        """Get new identities and write with them where the old ones could."""
+        while partitions:
+            new = await asyncio.gather(
+                *(self._identities.next(p, current) for p, current in partitions.items())
+            )
+            fences = {}
+            for partition, identity in zip(partitions, new, strict=True):
+                self._owned[partition] = _Owned(identity, time.monotonic())
+                text = b"%d %d" % (identity.producer, identity.epoch)
+                fences[self._tp("ledger", partition)] = Records.of([(FENCE_KEY, text, 0)])
+                # Readers hold it for the withdrawal of a decision that nobody has.
+                fences[self._tp("decisions", partition)] = Records.of([(b"", None, 0)])
+            await self.send(fences)
+            # On to the next producer id, now that this one's earlier epochs are fenced.
+            partitions = {
+                partition: identity
+                for partition, identity in zip(partitions, new, strict=True)
+                if identity.epoch >= NEARLY_LAST_EPOCH
+            }
+
+    def _tp(self, name: str, partition: int) -> TopicPartition:
+        return TopicPartition(self._settings.topic(name), partition)
+
+    async def _round(self, waiting: Iterable[_Outgoing]) -> str:
+        """Send the first frame of each, a request to each leader; why some were not taken."""
+        leaders: dict[int, list[_Outgoing]] = defaultdict(list)
+        reason = ""
+        for one in waiting:
+            leader = self._client.cluster.leader_for_partition(one.tp)
+            if leader is None or leader < 0:
+                reason = f"{one} has no leader"
+                self._client.force_metadata_update()
+            else:
+                leaders[leader].append(one)
+        self._check()
+        reasons = await asyncio.gather(
+            *(self._produce(leader, mine) for leader, mine in leaders.items())
+        )
+        return next(filter(None, reasons), reason)
+
+    async def _produce(self, leader: int, waiting: Iterable[_Outgoing]) -> str:
+        """One request; why some of it was not taken, empty when all was."""
+        asked: dict[TopicPartition, _Outgoing] = {}
+        topics: dict[str, list[tuple[int, bytearray]]] = defaultdict(list)
+        size = 0
+        for one in waiting:
+            size += len(one.frames[0].buffer)
+            if asked and size > MAX_REQUEST_BYTES:
+                break
+            asked[one.tp] = one
+            topics[one.tp.topic].append((one.tp.partition, self._sealed(one)))
+        request = ProduceRequest(
+            transactional_id=None,
+            required_acks=-1,
+            timeout=TIMEOUT_MS * 4 // 5,
+            topics=list(topics.items()),
+        )
+        try:
+            answer = await self._client.send(leader, request)
+        except IncompatibleBrokerVersion:
+            raise
+        except KafkaError as error:
+            self._client.force_metadata_update()
+            self._retried(len(asked))
+            return repr(error)
+        reason = ""
+        for topic, partitions in answer.topics:
+            for partition, code, offset, *_ in partitions:
+                one = asked[TopicPartition(topic, partition)]
+                reason = self._settle(one, code, offset) or reason
+        return reason
+
+    def _sealed(self, one: _Outgoing) -> bytearray:
+        """The first frame, under the partition's identity and with its place in the sequence."""
+        owned = self._owned.get(one.tp.partition)
+        if owned is None:
+            raise FencedError(f"{one} is not owned")
+        one.under, one.forgotten = owned, False
+        identity, sequence = owned.identity, owned.sequence[one.tp.topic]
+        return seal(one.frames[0], identity.producer, identity.epoch, sequence)
+
+    def _settle(self, one: _Outgoing, code: int, offset: int) -> str:
+        """What the leader said about the first frame; why it must be sent again, or nothing."""
+        if code in (_OK, _DUPLICATE):
+            frame = one.frames.popleft()
+            assert one.under is not None
+            one.under.advance(one.tp.topic, frame.count)
+            # A duplicate so old that the leader does not know where it is.
+            one.end = offset + frame.count - 1 if offset >= 0 else -1
+            return ""
+        if code in _FENCED:
+            raise FencedError(str(one))
+        if code in _TOO_LARGE:
+            raise MessageSizeTooLargeError(
+                f"{one} refuses a batch of {len(one.frames[0].buffer)} bytes: raise its "
+                "max.message.bytes (the governor creates topics with 4 MiB), or lower "
+                "GOVERNOR_ROW_LIMIT"
+            )
+        if code == _NOT_ALLOWED:
+            raise TopicAuthorizationFailedError(f"{one}: grant Write on the topic")
+        error = for_code(code)
+        if code in _FORGOTTEN:
+            one.forgotten = True
+        elif not (error.retriable or code == _CORRUPT_ON_ITS_WAY):
+            raise error(str(one))
+        if error.invalid_metadata:
+            self._client.force_metadata_update()
+        self._retried(1)
+        return f"{one}: {error.__name__}"
+
+    async def _begin_again(self, one: _Outgoing) -> None:
+        """A new epoch, and with it a sequence from 0, where the leader does not know the old one.
+
+        Rows and decisions are whole, so it does no harm if one is written twice.
+        """
+        one.forgotten = False
+        partition = one.tp.partition
+        if self._owned[partition] is not one.under:
+            return  # begun again already, for another topic
+        log.error(
+            "%s has lost the end of what this worker wrote: was a replica out of sync made its "
+            "leader (unclean.leader.election.enable)? Going on",
+            one,
+        )
+        identity = await self._identities.next(partition, self._owned[partition].identity)
+        self._owned[partition] = _Owned(identity, time.monotonic())
+
+
+class _Owned:
+    """An identity, and how far it has come in each topic."""
+
+    def __init__(self, identity: Identity, since: float) -> None:
+        self.identity = identity
+        self.since = since
+        self.sequence: dict[str, int] = defaultdict(int)
+
+    def advance(self, topic: str, count: int) -> None:
+        """The sequence behind so many records; it begins again at 0 behind 2^31 - 1."""
+        self.sequence[topic] = (self.sequence[topic] + count) & 0x7FFFFFFF
+
+
+@dataclass(eq=False)
+class _Outgoing:
+    """What one partition of a topic has still to take, in order."""
+
+    tp: TopicPartition
+    frames: deque[Frame]
+    end: int = -1
+    under: _Owned | None = None
+    """What the first frame was last sealed with."""
+    forgotten: bool = False
+    """The leader does not know that any more."""
+
+    def __str__(self) -> str:
+        return f"{self.tp.topic}[{self.tp.partition}]"
