@@ -19,7 +19,7 @@ from governor.compiled import compiled
 from governor.entries import EXPOSURE, ad_of, kind_of, shadowed, ticks_of
 from governor.hashing import mix
 from governor.labels import Labels, ad_hash
-from governor.policy import Policy
+from governor.policy import Cap, Policy, Rule, Spacing
 from governor.records import Records
 from governor.rows import (
     GONE,
@@ -68,9 +68,27 @@ class Rules:
     longest: int
 
 
+class _Plain(NamedTuple):
+    """A rule as far as it can be compiled yet: one dimension, no condition, a rolling window."""
+
+    name: str
+    per: str
+    limit: int
+    window: int
+
+
+def _plain(rule: Rule) -> _Plain:
+    """The rule; one that cannot be compiled yet as a cap that no row reaches."""
+    known = isinstance(rule, Spacing) or (isinstance(rule, Cap) and rule.rolling is not None)
+    if not known or rule.where or rule.shadow or rule.id != "user" or len(rule.per) > 1:
+        return _Plain(rule.name, rule.per[0], 1 << 40, SECOND)
+    assert isinstance(rule, Cap | Spacing)
+    return _Plain(rule.name, rule.per[0], rule.limit, rule.window)
+
+
 def compile_rules(policy: Policy) -> Rules:
     """The policy's rules as arrays."""
-    rules = policy.rules
+    rules = [_plain(rule) for rule in policy.rules]
     dimensions = tuple(dict.fromkeys(rule.per for rule in rules))
     number = sorted(range(len(rules)), key=lambda i: dimensions.index(rules[i].per))
     counts = [sum(rule.per == dimension for rule in rules) for dimension in dimensions]

@@ -38,7 +38,7 @@ from governor.entries import (
 from governor.events import Columns
 from governor.hashing import hash_bytes
 from governor.labels import Labels
-from governor.policy import Policy
+from governor.policy import Cap, Policy, Spacing
 from governor.records import Records
 from governor.rows import (
     CAPACITIES,
@@ -103,7 +103,8 @@ class Ledger:
     """
 
     def __init__(self, policy: Policy, *, horizon: int, row_limit: int = 128) -> None:
-        longest = max((rule.window for rule in policy.rules), default=0)
+        windows = (rule.window for rule in policy.rules if isinstance(rule, Cap | Spacing))
+        longest = max(windows, default=0)
         if longest > horizon:
             raise ValueError(f"a rule looks back {longest} ticks, beyond the horizon of {horizon}")
         if 3 * row_limit > CAPACITIES[-1]:

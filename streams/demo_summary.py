@@ -60,7 +60,7 @@ def _by_rule(tally: Tally) -> Iterator[str]:
     for rule in tally.rules:
         count = tally.excess_by_rule[rule.name]
         rate = tally.excess_clicks_by_rule[rule.name] / count if count else 0.0
-        of = "of the whole site" if rule.per == "user" else "of one article"
+        of = "of the whole site" if rule.per == ("user",) else "of one article"
         yield f"  {count:>6,} after {limit(rule)} {of}, click rate {percent(rate)}"
 
 

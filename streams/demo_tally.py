@@ -8,9 +8,10 @@ instant, so no part of it is in excess of another.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from governor import policy
 from governor.policy import Cap, Spacing
 from governor.ticks import SECOND
 from streams.demo_sample import Exposure, Page
@@ -52,13 +53,13 @@ class Tally:
     """Counts of a stream of page views in the order of their times.
 
     Args:
-        rules: the policy's.
+        rules: the policy's; its caps and spacings count.
         obey: leave out what is in excess, as if it had been held back; it then counts towards no
             limit either.
     """
 
-    def __init__(self, rules: Sequence[Rule], *, obey: bool = False) -> None:
-        self.rules = rules
+    def __init__(self, rules: Iterable[policy.Rule], *, obey: bool = False) -> None:
+        self.rules = [rule for rule in rules if isinstance(rule, Cap | Spacing)]
         self.obey = obey
         self.people: dict[str, Person] = {}
         self.exposures = self.clicks = 0
@@ -146,7 +147,7 @@ class Tally:
 
 
 def _label(rule: Rule, one: Exposure) -> str:
-    return "user" if rule.per == "user" else f"{rule.per}:{one.item}"
+    return "user" if rule.per == ("user",) else f"{rule.per[0]}:{one.item}"
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -64,7 +64,7 @@ def test_the_sample_is_whole_and_in_order() -> None:
 def test_the_demos_policy_never_needs_more_than_a_row_holds() -> None:
     """Else its answers, and the check, would depend on what a full row lets go."""
     policy = load(policy_text(), horizon=HORIZON, row_limit=ROW_LIMIT)
-    longest = max(rule.window for rule in policy.rules) // 1_000_000
+    longest = max(rule.window for rule in Tally(policy.rules).rules) // 1_000_000
     assert longest <= HORIZON // 1_000_000
     times: dict[str, list[int]] = {}
     for each in read_pages():
@@ -179,7 +179,7 @@ def test_spans(seconds: int, words: str) -> None:
 
 
 def test_limits_and_times_in_words() -> None:
-    assert [limit(rule) for rule in RULES] == ["4 an hour", "1 a minute", "2 a day"]
+    assert [limit(rule) for rule in Tally(RULES).rules] == ["4 an hour", "1 a minute", "2 a day"]
     assert [again(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == (
         ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
     )

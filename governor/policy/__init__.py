@@ -1,0 +1,56 @@
+"""Policy: the rules that say when a person has seen enough, read from YAML.
+
+`load` reports every mistake of a file at once, each with its line and what to write instead.
+"""
+
+from governor.policy.durations import duration, written
+from governor.policy.fields import DIMENSIONS, MAX_ROW_LIMIT
+from governor.policy.loading import default_text, load
+from governor.policy.mistakes import Mistake, PolicyError
+from governor.policy.model import (
+    Ad,
+    Cap,
+    Consent,
+    Controls,
+    Exclude,
+    Fatigue,
+    Holdout,
+    Ignored,
+    Lifecycle,
+    Policy,
+    QuietHours,
+    Reaction,
+    Rule,
+    Sensitive,
+    Spacing,
+    multiplied,
+)
+from governor.policy.reading import MAX_BYTES
+
+__all__ = [
+    "DIMENSIONS",
+    "MAX_BYTES",
+    "MAX_ROW_LIMIT",
+    "Ad",
+    "Cap",
+    "Consent",
+    "Controls",
+    "Exclude",
+    "Fatigue",
+    "Holdout",
+    "Ignored",
+    "Lifecycle",
+    "Mistake",
+    "Policy",
+    "PolicyError",
+    "QuietHours",
+    "Reaction",
+    "Rule",
+    "Sensitive",
+    "Spacing",
+    "default_text",
+    "duration",
+    "load",
+    "multiplied",
+    "written",
+]
