@@ -129,7 +129,7 @@ def check(file: BinaryIO, history: int, row_limit: int) -> None:
     \b
     A right one, and a wrong one:
       $ governor policy check policy.yaml
-      ok: 3 rules, version 315cbb947673
+      ok: 3 rules, version 08749c8a8d4f
       $ governor policy check wrong.yaml
       wrong.yaml, line 2: window 90 has no unit: write 90s, 90m, 90h, 90d or 90w
       wrong.yaml, line 3: unknown field 'cpa': did you mean cap?

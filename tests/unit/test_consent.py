@@ -1,0 +1,105 @@
+"""Consent in its three spellings: what is granted, and what cannot be read."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+
+from governor.consent import BadConsentError, decode
+from governor.policy import Consent
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+ANY = Consent()
+OURS = Consent(vendor=755)
+
+
+def tc_string(
+    purposes: set[int], vendors: set[int] | None = None, *, ranges: bool = False, version: int = 2
+) -> str:
+    """A TC string with these purposes consented to, and these vendors."""
+    vendors = vendors or set()
+    bits = f"{version:06b}" + "0" * 36 * 2 + "0" * 12 * 2 + "0" * 6 + "0" * 12 + "0" * 12
+    bits += f"{4:06b}" + "0" * 2 + "0" * 12
+    bits += "".join("01"[purpose in purposes] for purpose in range(1, 25))
+    bits += "0" * 24 + "0" + "0" * 12
+    most = max(vendors, default=0)
+    bits += f"{most:016b}" + "01"[ranges]
+    if ranges:
+        bits += f"{len(vendors):012b}" + "".join(f"0{vendor:016b}" for vendor in sorted(vendors))
+    else:
+        bits += "".join("01"[vendor in vendors] for vendor in range(1, most + 1))
+    bits += f"{0:016b}0" + f"{0:012b}"
+    bits += "0" * (-len(bits) % 24)
+    return "".join(ALPHABET[int(bits[at : at + 6], 2)] for at in range(0, len(bits), 6))
+
+
+@pytest.mark.parametrize(
+    ("said", "granted"),
+    [
+        ({"retargeting": True}, True),
+        ({"retargeting": False}, False),
+        ({"retargeting": False, "tcf": tc_string({1, 3, 4})}, False),
+        ({"measurement": True}, None),
+        ({}, None),
+        ({"tcf": tc_string({1, 3, 4})}, True),
+        ({"tcf": tc_string({1, 3})}, False),
+        ({"tcf": tc_string(set())}, False),
+        ({"tcf": tc_string({1, 3, 4}) + ".YAAAAAAAAAA"}, True),
+        ({"gpp": "DBABMA~" + tc_string({1, 3, 4})}, True),
+        ({"gpp": "DBABMA~" + tc_string({1, 4})}, False),
+        ({"gpp": "DBACNYA~" + tc_string({1, 3, 4}) + "~1YNN"}, True),
+        ({"gpp": "DBABTA~1YNN"}, None),
+    ],
+)
+def test_what_is_said_of_retargeting(said: dict[str, object], granted: bool | None) -> None:
+    assert decode(said, ANY) is granted
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_our_vendor_must_be_among_those_consented_to(ranges: bool) -> None:
+    assert decode({"tcf": tc_string({1, 3, 4}, {2, 755}, ranges=ranges)}, OURS) is True
+    assert decode({"tcf": tc_string({1, 3, 4}, {2, 756}, ranges=ranges)}, OURS) is False
+    assert decode({"tcf": tc_string({1, 3}, {755}, ranges=ranges)}, OURS) is False
+
+
+def test_purposes_are_the_policys() -> None:
+    said = {"tcf": tc_string({1, 3})}
+    assert decode(said, Consent(purposes=(1, 3))) is True
+    assert decode(said, Consent(purposes=(2,))) is False
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (True, "not an object"),
+        ("CO5VTlWO5VTlW", "not an object"),
+        ({"retargeting": "yes"}, "retargeting is not true or false"),
+        ({"tcf": 7}, "tcf is not a string"),
+        ({"tcf": ""}, "tcf is not a string"),
+        ({"tcf": "C" * 9_000}, "at most 8192"),
+        ({"tcf": "C!"}, "not base64url"),
+        ({"tcf": "é"}, "not base64url"),
+        ({"tcf": "C"}, "tcf is"),
+        ({"tcf": tc_string({1}, version=1)}, "version 1: send version 2"),
+        ({"gpp": "hello~x"}, "another type"),
+        ({"gpp": "~"}, "not base64url"),
+        ({"gpp": "DBABMA"}, "1 sections in its header and has 0"),
+        ({"gpp": "DBAB~x"}, "cut off"),
+    ],
+)
+def test_what_cannot_be_read_is_told(said: object, told: str) -> None:
+    with pytest.raises(BadConsentError, match=told):
+        decode(said, ANY)
+
+
+def test_a_string_that_is_cut_off_grants_nothing() -> None:
+    """Read beyond its end, every bit would look like consent."""
+    for whole in (
+        tc_string({1, 3, 4}, {755}),
+        tc_string({1, 3, 4}, {2, 700, 755}, ranges=True),
+    ):
+        assert decode({"tcf": whole}, OURS) is True
+        for length in chain(range(1, 38), range(38, len(whole) - 10)):
+            with pytest.raises(BadConsentError):
+                decode({"tcf": whole[:length]}, OURS)
