@@ -18,6 +18,7 @@ class Bytewax(Peer):
     """Its Kafka connector, stateful operators and recovery store."""
 
     name = "bytewax"
+    share = 0.6
     version = "0.21.1"
     settings = (
         "one worker, epoch and snapshot each second into one recovery partition, which keeps the "

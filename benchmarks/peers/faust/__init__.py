@@ -29,7 +29,7 @@ class Faust(Peer):
         "already, and counts them twice",
         "tumbling": "after a kill as well: counts may be too high",
     }
-    share = 0.1
+    share = 0.05
 
     def setup(self, cache: Path) -> str | None:
         """A virtual environment with what `requirements.txt` pins."""

@@ -149,6 +149,7 @@ class StreamsSliding(_Java):
     version = StreamsProcessor.version
     libraries = StreamsProcessor.libraries
     states = ("rocksdb",)  # the store in memory searches all users' windows for one user's
+    share = 0.4
     sources: ClassVar[Sequence[str]] = ("StreamsDsl.java", "StreamsRun.java")
     settings = STREAMS_SETTINGS + ", no record cache"
     program: ClassVar[Sequence[str]] = ("StreamsDsl", "sliding")
@@ -162,6 +163,7 @@ class StreamsHopping(_Java):
     libraries = StreamsProcessor.libraries
     jobs = ("rolling",)
     states = ("heap",)
+    share = 0.4
     sources = StreamsSliding.sources
     settings = StreamsSliding.settings
     program: ClassVar[Sequence[str]] = ("StreamsDsl", "hopping")

@@ -19,6 +19,7 @@ class Quix(Peer):
     name = "quix"
     version = "3.28.1"
     states = ("rocksdb",)
+    share = 0.4
     settings = (
         "at least once, commit each second, changelog topics, acks=all with idempotence (its "
         "default), linger 20 ms, RocksDB as it sets it up; nothing is forgotten after its hour"
