@@ -15,6 +15,7 @@ Each of these depends on the set of events and not on their order, so the row do
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +27,16 @@ from numpy.typing import NDArray
 from governor import decisions, rowcodec, rows
 from governor.compiled import compiled
 from governor.entries import (
+    CONTROL,
+    ENGAGEMENT,
+    EXPOSURE,
     WORDS,
     any_shadowed,
     cast_shadow,
     cast_shadows,
     kind_of,
     older,
+    shadowed,
     ticks_of,
     time_word,
 )
@@ -58,6 +63,7 @@ __all__ = ["Applied", "Ledger", "Taken"]
 
 APPLIED, DUPLICATE, LATE, DROPPED = 0, 1, 2, 3
 OUTCOMES = ("applied", "duplicate", "late", "overflow")
+KINDS = {"impressions": EXPOSURE, "engagements": ENGAGEMENT, "controls": CONTROL}
 
 _NEWEST, _OVERFLOW, _DIRTY = State.NEWEST, State.OVERFLOW, State.DIRTY
 _AD_BITS = np.uint64(24)
@@ -188,6 +194,20 @@ class Ledger:
             return None
         record: dict[str, Any] = msgspec.json.decode(text)
         return {"id": record["id"], "throttles": record["throttles"]}
+
+    def live(self, user_id: str) -> dict[str, int] | None:
+        """How many exposures, engagements and controls of a user count; changes nothing.
+
+        Returns:
+            By topic of the events, or None when there is no row.
+        """
+        row = self._find(user_id)
+        if row < 0:
+            return None
+        start, length = run_of(self._rows.header[row, 0]), length_of(self._rows.header[row, 0])
+        words = self._rows.arena[start : start + length, 0]
+        kinds = Counter(kind_of(word) for word in words if not shadowed(word))
+        return {topic: kinds[kind] for topic, kind in KINDS.items()}
 
     def take(self, decided_at: int) -> Taken:
         """What changed since the last call, encoded: decisions and changelog rows.

@@ -5,17 +5,18 @@ and shares nothing with it. Times are whole microseconds, *ticks*.
 
 Two exposures of one event or impression at the very same instant count once, and which of their
 contents counts is a matter of hashes that only the ledger knows; so is which of several at one
-instant a full row lets go. Here the smaller text decides.
+instant a full row lets go. Here the smaller text decides, or whatever order `ties` names.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
-__all__ = ["Event", "throttles"]
+__all__ = ["Event", "live", "throttles", "tied"]
 
 Event = tuple[str, Mapping[str, Any]]
 """The topic it came on, ``impressions``, ``engagements`` or ``controls``, and the JSON object."""
@@ -47,8 +48,24 @@ class Exposure(NamedTuple):
     retargeting: bool
 
 
+class Mark(NamedTuple):
+    """As much of an event as says which others it is one with."""
+
+    ts: int
+    event_id: str
+    impression_id: str
+
+
+One = TypeVar("One", Exposure, Mark)
+
+
 def throttles(
-    policy: Mapping[str, Any], events: Iterable[Event], *, horizon: int, row_limit: int = 128
+    policy: Mapping[str, Any],
+    events: Iterable[Event],
+    *,
+    horizon: int,
+    row_limit: int = 128,
+    ties: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """What rests after these events of one user, at the time of the newest of them.
 
@@ -57,15 +74,15 @@ def throttles(
         events: accepted ones, in any order; the same one any number of times.
         horizon: how far back a row remembers, in ticks.
         row_limit: how many exposures a row remembers.
+        ties: which order exposures of one instant have: 0 for that of their texts, any other
+            number for one of the others.
 
     Returns:
         By label, throttles as in the decision record.
     """
     events = list(events)
-    now = max((ticks(event["ts"]) for _, event in events), default=0)
-    exposures = {exposure(event) for topic, event in events if topic == "impressions"}
-    remembered = sorted(one for one in exposures if one.ts > now - horizon)[-row_limit:]
-    shown = times_shown(counted(remembered))
+    now = newest(events)
+    shown = times_shown(counted(remembered(events, now, horizon, row_limit, ties)))
     resting: dict[str, dict[str, Any]] = {}
     for rule in policy["rules"]:
         limit, window = limit_and_window(rule)
@@ -84,9 +101,58 @@ def throttles(
     return resting
 
 
-def counted(oldest_first: Sequence[Exposure]) -> list[Exposure]:
+def live(events: Iterable[Event], *, horizon: int, row_limit: int = 128) -> dict[str, int | None]:
+    """How many exposures, engagements and controls of one user count, at the newest event.
+
+    Returns:
+        By topic; None where a row may have been full, or where ties decide.
+    """
+    events = list(events)
+    now = newest(events)
+    found: dict[str, int | None] = {}
+    for topic in ("impressions", "engagements", "controls"):
+        marks = {
+            Mark(ticks(event["ts"]), event["event_id"], event.get("impression_id") or "")
+            for each, event in events
+            if each == topic
+        }
+        inside = sorted(mark for mark in marks if mark.ts > now - horizon)
+        if sum(each == topic for each, _ in events) > row_limit:
+            found[topic] = None
+        elif topic != "impressions":
+            found[topic] = len({mark.event_id for mark in inside})
+        elif len({mark.ts for mark in inside}) < len(inside):
+            found[topic] = None
+        else:
+            found[topic] = len(counted(inside))
+    return found
+
+
+def tied(events: Iterable[Event]) -> bool:
+    """Whether two exposures are of one instant, so that `ties` may make a difference."""
+    times = [ticks(event["ts"]) for topic, event in events if topic == "impressions"]
+    return len(set(times)) < len(times)
+
+
+def newest(events: Iterable[Event]) -> int:
+    """The time of a user's newest event, of any kind."""
+    return max((ticks(event["ts"]) for _, event in events), default=0)
+
+
+def remembered(
+    events: Iterable[Event], now: int, horizon: int, row_limit: int, ties: int = 0
+) -> list[Exposure]:
+    """The exposures that a row holds, oldest first."""
+    exposures = {exposure(event) for topic, event in events if topic == "impressions"}
+    kept = sorted(one for one in exposures if one.ts > now - horizon)
+    if ties:
+        kept.sort(key=lambda one: (one.ts, crc32(f"{ties} {one}".encode())))
+    return kept[-row_limit:]
+
+
+def counted(oldest_first: Iterable[One]) -> list[One]:
     """Those that count: of several for one event, or of one impression, the first."""
-    counting: list[Exposure] = []
+    counting: list[One] = []
     event_ids: set[str] = set()
     impression_ids: set[str] = set()
     for one in oldest_first:

@@ -201,6 +201,82 @@ def worker() -> None:
     run(settings)
 
 
+_VERIFY_STATUSES = """\
+Exit status: 0 no difference, 1 differences, 2 it could not compare (the reason is on standard
+error).
+"""
+
+
+def _moment(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> float | None:
+    """Epoch seconds of ``2026-03-01T04:00:00Z``, of epoch seconds, or of ``6h``, so long ago."""
+    if value is None:
+        return None
+    import time
+    from datetime import UTC, datetime
+
+    from governor.policy import duration
+
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(value)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except ValueError:
+        pass
+    try:
+        return time.time() - duration(value) / 1e6
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no time: write 2026-03-01T04:00:00Z, epoch seconds, or 6h for so long "
+            "ago"
+        ) from None
+
+
+@main.command(epilog=_VERIFY_STATUSES)
+@click.option(
+    "--from", "begin", metavar="TIME", callback=_moment, help="Leave out events before this time."
+)
+@click.option(
+    "--to", "end", metavar="TIME", callback=_moment, help="Judge nobody seen after this time."
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Compare some N users only: quicker, and needs less memory.",
+)
+@click.option(
+    "--limit", type=click.IntRange(0), default=20, show_default=True, help="Differences shown."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, every difference in it.")
+def verify(
+    begin: float | None, end: float | None, sample: int | None, limit: int, as_json: bool
+) -> None:
+    """Do rows and decisions say what the events say?
+
+    Reads the topics of events, computes in plain Python what each user's decision must be, and
+    compares the decisions topic and the changelog with it. Each difference is told with the user,
+    the label, what was expected, what is there, and where. It changes nothing and may run beside
+    live workers: users whose events are under way are left out, and counted.
+
+    It needs the settings of the workers, above all GOVERNOR_BROKER, GOVERNOR_GROUP,
+    GOVERNOR_TOPIC_PREFIX, GOVERNOR_POLICY, GOVERNOR_HISTORY and GOVERNOR_ROW_LIMIT, and the memory
+    for one partition's events.
+
+    \b
+    Example:
+      governor verify --sample 10000
+    """
+    settings = _settings()
+    from streams.verify import run
+
+    sys.exit(run(settings, begin, end, sample=sample or 0, limit=limit, as_json=as_json))
+
+
 @main.command(epilog=_STATUSES)
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with its addresses.")
 @click.option(

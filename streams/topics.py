@@ -23,7 +23,14 @@ from aiokafka.helpers import create_ssl_context
 
 from streams.settings import Settings
 
-__all__ = ["EVENT_TOPICS", "TopicError", "connection", "ensure", "until_reachable"]
+__all__ = [
+    "EVENT_TOPICS",
+    "TopicError",
+    "connection",
+    "ensure",
+    "partitions",
+    "until_reachable",
+]
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +174,26 @@ async def ensure(settings: Settings) -> int:
         return partitions
     finally:
         await admin.close()
+
+
+async def partitions(settings: Settings) -> int:
+    """How many partitions the topics have, of those that are there; 0 when none is.
+
+    Raises:
+        TopicError: some are missing, or they differ.
+    """
+    admin = AIOKafkaAdminClient(**connection(settings))
+    await admin.start()
+    try:
+        existing = await _existing(admin, settings)
+    finally:
+        await admin.close()
+    missing = {settings.topic(name) for name in CONFIGURATION} - {one.name for one in existing}
+    if existing and missing:
+        raise TopicError(
+            f"{', '.join(sorted(missing))} is not there: is GOVERNOR_TOPIC_PREFIX right?"
+        )
+    return _common(existing, settings) if existing else 0
 
 
 async def _coordinated(admin: AIOKafkaAdminClient, group: str) -> None:

@@ -383,6 +383,19 @@ class Deployment:
         assert found.keys() <= expected.rows.keys()
         assert found, "nothing decided: the events of this test are too tame"
 
+    def verify(self, *options: str, **settings: str) -> tuple[int, dict[str, Any]]:
+        """``governor verify --json``: its exit status, and what it printed."""
+        finished = subprocess.run(
+            [sys.executable, "-m", "streams.cli", "verify", "--json", *options],
+            cwd=self.folder,
+            env=self.environment(**settings) | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        print(finished.stderr.decode())
+        return finished.returncode, json.loads(finished.stdout or "{}")
+
     @contextlib.asynccontextmanager
     async def _admin(self) -> Any:
         admin = AIOKafkaAdminClient(**self.kafka)

@@ -24,11 +24,13 @@ def governor(*arguments: str, stdin: str = "", **environ: str) -> Result:
 def test_help_names_every_command_and_the_exit_statuses() -> None:
     result = governor("--help")
     assert result.exit_code == 0
-    for word in ("broker", "config", "demo", "policy", "worker", "Exit status: 0"):
+    for word in ("broker", "config", "demo", "policy", "verify", "worker", "Exit status: 0"):
         assert word in result.output
 
 
-@pytest.mark.parametrize("command", ["broker", "config", "demo", "worker", "policy check"])
+@pytest.mark.parametrize(
+    "command", ["broker", "config", "demo", "verify", "worker", "policy check"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     result = governor(*command.split(), "--help")
     assert result.exit_code == 0
