@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -153,6 +154,8 @@ class Governor(faust.App):
             "recovery_remaining_records": max(0, self.tables.recovery.active_remaining_total())
             if self.tables.recovery.in_recovery
             else 0,
+            "asyncio_tasks": len(asyncio.all_tasks()),
+            "threads": threading.active_count(),
             "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.EVENT_TOPICS},
         }
 

@@ -1,6 +1,7 @@
 """Every metric of a worker.
 
-Base units, ``governor_`` first, never a user id as a label, every series there from the start.
+Base units, ``governor_`` first, never a user id as a label, every series there from the start;
+besides, the ``process_`` metrics that Prometheus' clients have everywhere.
 Counters and histograms are advanced by the pipeline a batch at a time; what can be read off the
 ledgers is read when Prometheus asks.
 """
@@ -17,6 +18,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.core import (
@@ -129,6 +131,7 @@ class Metrics:
             self.records.labels(kind)
         self._latency = _Latency()
         self.registry.register(self._latency)
+        ProcessCollector(registry=self.registry)
         self.registry.register(_State(snapshot))
 
     def batch(self, topic: str, size: int, outcomes: Mapping[str, int]) -> None:
@@ -198,6 +201,8 @@ class _State(Collector):
             ("pending_events", "Events applied whose decisions and rows are not acknowledged yet."),
             ("changelog_lag_rows", "Rows changed and not acknowledged by the changelog yet."),
             ("recovery_remaining_records", "Changelog records still to be read before going live."),
+            ("asyncio_tasks", "Tasks of the worker's event loop."),
+            ("threads", "Threads that Python knows of."),
         ):
             yield GaugeMetricFamily(f"governor_{name}", text, value=_number(state[name]))
         overflow = CounterMetricFamily(

@@ -38,8 +38,10 @@ def test_every_series_is_there_from_the_start(deploy: Deploy) -> None:
         assert metrics("governor_decisions_total", rule=rule.name, state="throttled") == 0
     for name in SINGLE:
         assert metrics(name) == 0
+    for name in ("governor_asyncio_tasks", "governor_threads"):
+        assert metrics(name) > 0
     assert metrics.total("governor_build_info", policy="test") == 1
-    assert all(name.startswith("governor_") for name, _ in metrics.samples)
+    assert all(name.startswith(("governor_", "process_")) for name, _ in metrics.samples)
 
 
 def test_values_are_those_of_what_was_fed_and_name_no_user(deploy: Deploy) -> None:
