@@ -1,4 +1,5 @@
-# make setup | demo | test | test-all | check | bench | bench-throughput | bench-peers | bench-compare
+# make setup | demo | test | test-all | check | chaos | soak
+# make bench | bench-throughput | bench-recovery | bench-peers | bench-compare
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: setup demo test test-all check settings-table lock bench bench-throughput bench-peers \
-  bench-compare
+  bench-compare chaos soak bench-recovery
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -64,3 +65,12 @@ bench-compare: setup ## What a change did: the last two runs of `make bench`
 
 bench-peers: setup ## Beside Flink, Kafka Streams and others; the last line is JSON
 	@$(BIN)/python -m benchmarks.peers
+
+bench-recovery: setup ## Seconds until a million users are back; the last line is JSON
+	@$(BIN)/python -m benchmarks.readiness
+
+chaos: setup ## Two hundred faults, then every answer compared: half an hour; the last line is JSON
+	@$(BIN)/python -m benchmarks.chaos
+
+soak: setup ## Half an hour of the same load: does anything grow? The last line is JSON
+	@$(BIN)/python -m benchmarks.soak

@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from aiokafka.errors import KafkaTimeoutError
 
 from streams import pipeline
 from streams.cli import main
+from streams.identities import Identity
+from streams.lease import Lease
 from streams.outbox import Outbox
+from streams.producer import Producer, _Owned
 
 
 def raise_on_user(user: str) -> None:
@@ -101,6 +106,60 @@ def never_acknowledge(topic: str) -> None:
     cast(Any, Outbox)._send = faulty
 
 
+def rows_before_decisions(_: str) -> None:
+    """The order of a flush reversed, and SIGKILL between its halves."""
+    rows = Outbox._publish_rows
+
+    async def faulty(self: Outbox, pending: Any, taken: Any) -> None:
+        await rows(self, taken)
+        if any(len(one.decisions) for one in taken.values()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    cast(Any, Outbox)._publish_decisions = faulty
+
+
+def ack_too_early(_: str) -> None:
+    """Messages acked and committed, and SIGKILL before what they led to is published."""
+    ack = Outbox._ack
+
+    async def faulty(self: Outbox, pending: Any, taken: Any) -> None:
+        await ack(self, pending)
+        await self._store().app.consumer.commit()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cast(Any, Outbox)._publish_decisions = faulty
+
+
+def drop_row(user: str) -> None:
+    """The changelog rows of this user are not written."""
+    send = Outbox._send
+
+    async def faulty(self: Outbox, outgoing: Any) -> Any:
+        kept = {
+            tp: records.select(
+                np.array(
+                    [i for i in range(len(records)) if records.key(i) != b"u" + user.encode()],
+                    np.int64,
+                )
+            )
+            for tp, records in outgoing.items()
+        }
+        return await send(self, kept)
+
+    cast(Any, Outbox)._send = faulty
+
+
+def unfenced(_: str) -> None:
+    """Any worker may write any partition, however long it was held still."""
+
+    async def fence(self: Producer, partitions: Any) -> None:
+        nobody = Identity(-1, -1)
+        self._owned.update({each: _Owned(nobody, time.monotonic()) for each in partitions})
+
+    cast(Any, Producer)._fence = fence
+    cast(Any, Lease).check = lambda _self: None
+
+
 FAULTS = {
     each.__name__: each
     for each in (
@@ -110,6 +169,10 @@ FAULTS = {
         die_before,
         die_after,
         never_acknowledge,
+        rows_before_decisions,
+        ack_too_early,
+        drop_row,
+        unfenced,
     )
 }
 
