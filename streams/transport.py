@@ -39,6 +39,9 @@ FETCH_MAX_WAIT_MS = 500
 BUSY_FETCH_MAX_WAIT_MS = 10
 
 
+MISSING_TOPICS_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     """What one fetch brought of one partition: the offsets from `first_offset` on."""
@@ -200,6 +203,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread around the aiokafka consumer, which reads committed batches."""
 
     logger = logging.getLogger("faust.transport.batched")  # what Faust logs is Faust's
+    _asking: asyncio.Future[None] | None = None
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
@@ -212,6 +216,27 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         consumer = cast("Consumer", self.consumer)
         BatchFetcher.adopt(self._ensure_consumer()._fetcher, consumer.seeks)
+        self._asking = asyncio.ensure_future(self._ask_for_missing_topics())
+
+    async def on_thread_stop(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        await super().on_thread_stop()
+
+    async def _ask_for_missing_topics(self) -> None:
+        """Know the partitions of every topic subscribed to.
+
+        aiokafka asks when it subscribes. If the broker is away then, or has just come back and
+        knows no topics yet, it asks again after five minutes; until then a worker that leads the
+        group gives nobody anything. Once they are known it has the group assigned anew.
+        """
+        while True:
+            await asyncio.sleep(MISSING_TOPICS_SECONDS)
+            consumer = self._ensure_consumer()
+            topics = consumer.subscription()
+            known = consumer._client.cluster.partitions_for_topic
+            if any(not known(topic) for topic in topics):
+                await consumer._client.force_metadata_update()
 
     def positions(self) -> dict[TP, tuple[int | None, int | None]]:
         """Position and highwater of every assigned partition, None where not known yet."""
