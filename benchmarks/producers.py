@@ -48,7 +48,11 @@ class Producers:
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", linger_ms=0, request_timeout_ms=10_000
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            linger_ms=0,
+            request_timeout_ms=10_000,
+            metadata_max_age_ms=2_000,  # a broker that comes back may know no topics yet
         )
         await self._producer.start()
         return self
