@@ -376,12 +376,15 @@ def _joined(a: Columns, b: Columns) -> Columns:
     if not len(a) or not len(b):
         return a if len(a) else b
     b = replace(b, user_start=b.user_start + len(a.text))
-    return Columns(
+    joined = Columns(
         *(
             np.concatenate((getattr(a, column.name), getattr(b, column.name)))
             for column in fields(Columns)
         )
     )
+    # As every other text is: numba would compile all that reads it once more for another kind.
+    joined.text.flags.writeable = False
+    return joined
 
 
 def decode_engagements(

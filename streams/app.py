@@ -12,20 +12,26 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import faust
+from aiokafka.structs import TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import EventT, StreamT
 
 from governor.events import Limits
+from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.policy import Policy
-from streams import failpoints, topics
+from streams import failpoints, repartition, topics
 from streams.deadletters import letters
+from streams.home import Home
+from streams.live_policy import LivePolicy
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
+from streams.purge import Purge
+from streams.repartition import Forwarder
 from streams.settings import Settings, load_settings, read_policy, ticks
 from streams.store import Store
 from streams.transport import RecordsSchema
@@ -66,12 +72,21 @@ class Governor(faust.App):
             changelog_topic=self._topic("ledger"),
             # Fetches, not records. One would have Faust read the changelog for ever.
             recovery_buffer_size=2,
-            options={"make": self.empty_ledger, "take_over": self.take_over},
+            options={
+                "make": self.empty_ledger,
+                "gate": self.empty_gate,
+                "take_over": self.take_over,
+            },
         )
         self.metrics = Metrics(policy, self.snapshot)
-        self.outbox = Outbox(settings, self.store, self.metrics)
+        self.forwarder = Forwarder(settings)
+        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics)
+        self.purge = Purge(settings, self.repartitioned)
         self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics)
-        for kind in topics.EVENT_TOPICS:
+        self.live_policy = LivePolicy(
+            settings, policy, self.govern_by, self.live_ledgers, self.outbox.flush_also
+        )
+        for kind in (*topics.EVENT_TOPICS, repartition.TOPIC):
             self._govern(kind)
 
     def empty_ledger(self) -> Ledger:
@@ -82,10 +97,34 @@ class Governor(faust.App):
             row_limit=self.settings.row_limit,
         )
 
+    def empty_gate(self) -> Gate:
+        """What stands in front of such a ledger."""
+        return Gate(
+            secret=self.settings.erasure_key.get_secret_value().encode(),
+            retention=ticks(self.settings.input_retention),
+        )
+
     def store(self) -> Store:
         """The ledgers of this worker's partitions."""
         store: Store = self.ledgers.data
         return store
+
+    def repartitioned(self) -> dict[TopicPartition, int]:
+        """Offsets committed in this worker's partitions of the repartition topic."""
+        topic, consumer = self.settings.topic(repartition.TOPIC), self._consumer
+        return {} if consumer is None else consumer.committed(topic)
+
+    def live_ledgers(self) -> dict[int, Ledger]:
+        """Those whose events this worker applies."""
+        return self.store().live()
+
+    async def govern_by(self, policy: Policy) -> None:
+        """Let another policy govern, from between two flushes on."""
+        async with self.outbox.between_flushes():
+            self.policy = policy
+            self.metrics.policy(policy)
+            for ledger in self.store().ledgers.values():
+                cast(Any, ledger).set_policy(policy)
 
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Be the only worker that writes these partitions."""
@@ -93,15 +132,17 @@ class Governor(faust.App):
 
     def on_init_dependencies(self) -> list[Any]:
         """Services that start with the app; the outbox before anything is read."""
-        return [self.server, self.outbox, *super().on_init_dependencies()]
+        mine = [self.server, self.forwarder, self.outbox]
+        return [*mine, *super().on_init_dependencies(), self.live_policy, self.purge]
 
     async def on_first_start(self) -> None:
         """Wait for Kafka, see to the topics, compile: all before joining the group."""
         await topics.until_reachable(self.settings)
         partitions = await topics.ensure(self.settings)
         self.conf.topic_partitions = partitions
+        await self.live_policy.begin()
         started = time.perf_counter()
-        await asyncio.to_thread(warm_up, self.empty_ledger())
+        await asyncio.to_thread(warm_up, self.empty_ledger(), self.empty_gate())
         log.info("compiled in %.1f s; %d partitions", time.perf_counter() - started, partitions)
 
     def _topic(self, name: str) -> Any:
@@ -124,18 +165,25 @@ class Governor(faust.App):
 
         self.agent(self._topic(kind), name=kind)(govern)
 
+    def home(self, partition: int) -> Home:
+        """One of this worker's partitions."""
+        store, count = self.store(), self.conf.topic_partitions
+        return Home(partition, count, store.ledger(partition), store.gate(partition))
+
     async def handle(self, kind: str, event: EventT) -> None:
         """Apply one message's records and hand it to the outbox."""
         message: Any = event.message
         records = message.value
+        home = self.home(message.partition)
         started = time.perf_counter()
-        ingested = ingest(kind, self.store().ledger(message.partition), records, self.limits)
+        ingested = ingest(kind, home, records, self.limits)
         self.metrics.apply_seconds.observe(time.perf_counter() - started)
         self.metrics.batch(kind, len(records), ingested.outcomes)
+        self.metrics.forwarded(home.forwarded)
         for one in ingested.rejected:
             self.metrics.dead_letter(kind, one.reason)
         dead = letters(message.topic, message.partition, records, ingested.rejected)
-        await self.outbox.add(event, records.timestamp, dead)
+        await self.outbox.add(event, records.timestamp, dead, home.forwards.take())
 
     def snapshot(self) -> Mapping[str, object]:
         """What `Metrics` reads when Prometheus asks."""
@@ -148,6 +196,9 @@ class Governor(faust.App):
             "ads": sum(size["ads"] for size in sizes),
             "overflow": sum(size["overflow"] for size in sizes),
             "partitions": len(ledgers),
+            "policy_rows_left": self.live_policy.rows_left,
+            "policy_refused": self.live_policy.refused,
+            "released": int(self.live_policy.released),
             "pending_events": self.outbox.events,
             "changelog_lag_rows": sum(ledger.dirty for ledger in ledgers)
             + self.outbox.rows_in_flight,
@@ -156,7 +207,7 @@ class Governor(faust.App):
             else 0,
             "asyncio_tasks": len(asyncio.all_tasks()),
             "threads": threading.active_count(),
-            "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.EVENT_TOPICS},
+            "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
         }
 
     def _lag(self, topic: str) -> int:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from streams.person_cli import access, backfill, erase
+from streams.policy_cli import diff, push, release, resume, rollback, show
+
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-__all__ = ["main"]
+__all__ = ["main", "settings_of_environment"]
 
 _STATUSES = """\
 Exit status: 0 all went well, 1 it failed while it ran, 2 a mistake in the settings, the policy
@@ -62,7 +65,7 @@ def config(form: str | None) -> None:
             default = f"`{row['default']}`" if row["default"] else ""
             click.echo(f"| `{row['setting']}` | {default} | {row['meaning']} |")
         return
-    rows = described(_settings())
+    rows = described(settings_of_environment())
     if form == "json":
         click.echo(json.dumps(rows, indent=2))
         return
@@ -90,7 +93,7 @@ def _ticks(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 @main.group()
 def policy() -> None:
-    """Work with policy files."""
+    """Work with policies: check files, see and change what governs."""
 
 
 @policy.command(
@@ -195,7 +198,7 @@ def worker() -> None:
     Example:
       GOVERNOR_BROKER=kafka-1:9092 GOVERNOR_POLICY=policy.yaml governor worker
     """
-    settings = _settings()
+    settings = settings_of_environment()
     from streams.worker import run
 
     run(settings)
@@ -271,7 +274,7 @@ def verify(
     Example:
       governor verify --sample 10000
     """
-    settings = _settings()
+    settings = settings_of_environment()
     from streams.verify import run
 
     sys.exit(run(settings, begin, end, sample=sample or 0, limit=limit, as_json=as_json))
@@ -296,7 +299,7 @@ def demo(keep: bool, svg: Path | None) -> None:
     sys.exit(run(keep=keep, svg=svg))
 
 
-def _settings() -> "Settings":
+def settings_of_environment() -> "Settings":
     """The environment's settings; ends the process with every mistake if there are any."""
     from streams.settings import SettingsError, load_settings
 
@@ -307,6 +310,12 @@ def _settings() -> "Settings":
             click.echo(mistake, err=True)
         sys.exit(2)
 
+
+for command in (show, push, diff, rollback, resume):
+    policy.add_command(command)
+policy.add_command(release)
+for command in (release, access, erase, backfill):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -16,21 +16,21 @@ Letter = tuple[bytes | None, bytes, int]
 
 MAX_KEPT = 64 * 1024
 """Bytes of the message that its dead letter holds; six times as many when all are escaped."""
-MAX_KEY = 1024
-"""Bytes of a key that is kept; a longer one is left out."""
 
 
 def letters(
     topic: str, partition: int, records: Records, rejected: Iterable[Rejected]
 ) -> list[Letter]:
-    """One dead letter for each rejected record.
+    """One dead letter for each rejected record, keyed by where that one is.
+
+    So a tombstone can withdraw the one letter, and compaction remove it: see `streams.privacy`.
 
     The value is JSON; the message is text in ``message`` where it is UTF-8, else in
     ``message_base64``, at most `MAX_KEPT` bytes of it.
     """
     return [
         (
-            records.key(one.index) if records.key_size[one.index] <= MAX_KEY else None,
+            f"{topic}/{partition}/{int(records.offset[one.index])}".encode(),
             _letter(topic, partition, records, one),
             max(0, int(records.timestamp[one.index])),
         )

@@ -32,7 +32,8 @@ from prometheus_client.registry import Collector
 from governor.events import Reason
 from governor.ledger import OUTCOMES
 from governor.policy import Policy
-from streams.topics import EVENT_TOPICS
+from streams.home import FORWARDED
+from streams.topics import READ_TOPICS
 
 __all__ = ["Metrics", "Snapshot"]
 
@@ -55,7 +56,8 @@ class Metrics:
         self._events = Counter(
             "governor_events",
             "Messages read, by topic and what became of them: applied, duplicate, late (beyond "
-            "the history), overflow (row full of newer ones) or rejected (a dead letter).",
+            "the history), overflow (row full of newer ones), forwarded (to the partition of its "
+            "row), erased (the person was) or rejected (a dead letter).",
             ["topic", "outcome"],
             registry=self.registry,
         )
@@ -112,21 +114,30 @@ class Metrics:
             buckets=FLUSH_BUCKETS,
             registry=self.registry,
         )
-        Gauge(
+        self._forwarded = Counter(
+            "governor_forwarded",
+            "Records sent to the repartition topic, by reason: misrouted (a producer's partitioner "
+            "is another), identity (an id besides the user's), redirect (of a linked id), link (a "
+            "linked id's row), erase (of an id that is linked).",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in FORWARDED:
+            self._forwarded.labels(reason)
+        self._build = Gauge(
             "governor_build_info",
             "Always 1; the labels say what runs.",
             ["version", "policy"],
             registry=self.registry,
-        ).labels(version("retargeting-governor"), policy.version).set(1)
-        for topic in EVENT_TOPICS:
-            for outcome in (*OUTCOMES, "rejected"):
+        )
+        for topic in READ_TOPICS:
+            for outcome in (*OUTCOMES, "forwarded", "erased", "rejected"):
                 self._events.labels(topic, outcome)
             for reason in Reason:
                 self._dead.labels(topic, str(reason))
             self._decode_errors.labels(topic)
             self._batches.labels(topic)
-        for rule in self._rules:
-            self._decisions.labels(rule, "throttled")
+        self.policy(policy)
         for kind in ("published", "withdrawn"):
             self.records.labels(kind)
         self._latency = _Latency()
@@ -134,12 +145,25 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.registry.register(_State(snapshot))
 
+    def policy(self, policy: Policy) -> None:
+        """Another policy governs from now on."""
+        self._rules = [rule.name for rule in policy.rules]
+        self._build.clear()
+        self._build.labels(version("retargeting-governor"), policy.version).set(1)
+        for rule in self._rules:
+            self._decisions.labels(rule, "throttled")
+
     def batch(self, topic: str, size: int, outcomes: Mapping[str, int]) -> None:
         """One batch was applied."""
         self._batches.labels(topic).observe(size)
         for outcome, count in outcomes.items():
             if count:
                 self._events.labels(topic, outcome).inc(count)
+
+    def forwarded(self, reasons: Mapping[str, int]) -> None:
+        """Records are on their way to the repartition topic, so many for each reason."""
+        for reason, count in reasons.items():
+            self._forwarded.labels(reason).inc(count)
 
     def dead_letter(self, topic: str, reason: Reason) -> None:
         """One message is a dead letter."""
@@ -198,6 +222,8 @@ class _State(Collector):
             ("ledger_bytes", "Bytes of the ledger's arrays."),
             ("ads", "Distinct label sets, summed over partitions."),
             ("partitions", "Partitions whose ledger is in memory, standbys included."),
+            ("policy_rows_left", "Rows still to be evaluated under the policy that governs."),
+            ("released", "1 while the kill switch is pulled, and readers release throttles."),
             ("pending_events", "Events applied whose decisions and rows are not acknowledged yet."),
             ("changelog_lag_rows", "Rows changed and not acknowledged by the changelog yet."),
             ("recovery_remaining_records", "Changelog records still to be read before going live."),
@@ -205,6 +231,12 @@ class _State(Collector):
             ("threads", "Threads that Python knows of."),
         ):
             yield GaugeMetricFamily(f"governor_{name}", text, value=_number(state[name]))
+        refused = CounterMetricFamily(
+            "governor_policy_refused",
+            "Versions on the policy topic that cannot be used here; the one before goes on.",
+        )
+        refused.add_metric([], _number(state["policy_refused"]))
+        yield refused
         overflow = CounterMetricFamily(
             "governor_overflow",
             "Entries dropped because a row was full: answers about them could be wrong.",
@@ -218,7 +250,7 @@ class _State(Collector):
         )
         lags = state["lag"]
         assert isinstance(lags, Mapping)
-        for topic in EVENT_TOPICS:
+        for topic in READ_TOPICS:
             lag.add_metric([topic], _number(lags[topic]))
         yield lag
 

@@ -2,7 +2,7 @@
 
 A flush takes what changed and sends, each step acknowledged before the next:
 
-1. dead letters and decisions,
+1. what belongs to other partitions, dead letters and decisions,
 2. changelog rows,
 3. then the messages are acked and their offsets may be committed.
 
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.producer import Producer
+from streams.repartition import Forwarder
 from streams.settings import Settings
 from streams.store import Store
 
@@ -53,7 +54,10 @@ class _Pending:
     records: int = 0
     timestamps: list[NDArray[np.int64]] = field(default_factory=list)
     partitions: set[int] = field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
+    """Partitions that changed without an event, and may have gone elsewhere since."""
     dead: dict[int, list[Letter]] = field(default_factory=dict)
+    forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
 
 
 class Outbox(Service):
@@ -65,6 +69,7 @@ class Outbox(Service):
         self,
         settings: Settings,
         store: Callable[[], Store],
+        forwarder: Forwarder,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
         **kwargs: Any,
@@ -72,6 +77,7 @@ class Outbox(Service):
         super().__init__(**kwargs)
         self._settings = settings
         self._store = store
+        self._forwarder = forwarder
         self._metrics = metrics
         self._now = now
         self._interval = settings.flush_interval.total_seconds()
@@ -120,6 +126,7 @@ class Outbox(Service):
         event: EventT,
         timestamps: NDArray[np.int64],
         dead: list[Letter],
+        forwards: Mapping[int, list[Records]],
     ) -> None:
         """Hand in a message whose records have been applied; wait while too much is pending.
 
@@ -127,6 +134,7 @@ class Outbox(Service):
             event: the message, to be acked when all it led to is acknowledged.
             timestamps: of its records, in milliseconds.
             dead: dead letters among them.
+            forwards: what goes to the repartition topic, by partition.
         """
         pending, partition = self._pending, event.message.partition
         pending.events.append(event)
@@ -135,10 +143,23 @@ class Outbox(Service):
         pending.partitions.add(partition)
         if dead:
             pending.dead.setdefault(partition, []).extend(dead)
+        if forwards:
+            pending.forwards.append(forwards)
         self._work.set()
         if self.events >= self._settings.max_pending_events:
             self._room.clear()
             await self._room.wait()
+
+    async def flush_also(self, partition: int) -> None:
+        """Flush, and with it what changed in a partition without an event."""
+        self._pending.touched.add(partition)
+        await self.flush()
+
+    @asynccontextmanager
+    async def between_flushes(self) -> AsyncIterator[None]:
+        """No flush is under way inside."""
+        async with self._flushing:
+            yield
 
     @Service.task
     async def _flush_regularly(self) -> None:
@@ -181,13 +202,15 @@ class Outbox(Service):
             FencedError, LeaseLostError: likewise; partitions are, or may be, another worker's.
         """
         async with self._flushing:
-            pending, self._pending = self._pending, _Pending()
             self._work.clear()
-            if not pending.events:
+            if not (self._pending.partitions or self._pending.touched):
                 return
             started = time.perf_counter()
-            self._in_flight = pending.records
             await failpoint("flush.begin")
+            # Nothing may come between this and `_take`: a row that a link sends elsewhere would
+            # be logged as gone with a flush before the one that sends it.
+            pending, self._pending = self._pending, _Pending()
+            self._in_flight = pending.records
             taken = self._take(pending)
             self._in_flight_rows = sum(one.users for one in taken.values())
             await self._publish_decisions(pending, taken)
@@ -200,22 +223,22 @@ class Outbox(Service):
 
     def _take(self, pending: _Pending) -> dict[int, Taken]:
         decided_at = from_seconds(self._now())
+        store = self._store()
         taken = {}
-        for partition in pending.partitions:
-            ledger = self._store().ledger(partition)
-            ledger.sweep(SWEEP_ROWS)
-            taken[partition] = ledger.take(decided_at)
+        for partition in pending.partitions | (pending.touched & store.live().keys()):
+            store.ledger(partition).sweep(SWEEP_ROWS)
+            taken[partition] = store.take(partition, decided_at)
         return taken
 
     async def _publish_decisions(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
-        """Dead letters and decisions, acknowledged."""
+        """What goes to other partitions, dead letters and decisions, acknowledged."""
         await failpoint("flush.before_decisions")
         dead = {
             self._tp("deadletters", partition): Records.of(letters)
             for partition, letters in pending.dead.items()
         }
         decisions = {self._tp("decisions", p): one.decisions for p, one in taken.items()}
-        await self._send(dead | decisions)
+        await asyncio.gather(self._send(dead | decisions), self._forwarder.send(pending.forwards))
         await failpoint("flush.after_decisions")
 
     async def _publish_rows(self, taken: Mapping[int, Taken]) -> None:
@@ -243,7 +266,8 @@ class Outbox(Service):
     def _account(self, pending: _Pending, taken: Mapping[int, Taken], seconds: float) -> None:
         metrics = self._metrics
         metrics.flush_seconds.observe(seconds)
-        metrics.decided(np.concatenate(pending.timestamps), self._now())
+        if pending.timestamps:
+            metrics.decided(np.concatenate(pending.timestamps), self._now())
         for one in taken.values():
             metrics.published(one.by_rule)
             metrics.records.labels("withdrawn").inc(one.withdrawn)

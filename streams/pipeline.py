@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from governor import events
 from governor.events import Limits, Reason, Rejected
+from governor.gate import Gate
 from governor.ledger import Ledger
+from governor.links import Merge, MergeError
 from governor.records import Records
+from governor.redirects import Link
+from streams.home import Home, forwarded_columns
+from streams.repartition import KINDS, MERGE, TOPIC, by_kind
 from streams.wire import build
 from streams.wire import parse as wire_parse
 
@@ -40,13 +45,16 @@ class Ingested:
     rejected: list[Rejected]
 
 
-def ingest(kind: str, ledger: Ledger, records: Records, limits: Limits) -> Ingested:
-    """Decode and apply one batch of ``impressions``, ``engagements`` or ``controls``."""
+def ingest(kind: str, home: Home, records: Records, limits: Limits) -> Ingested:
+    """Decode and take in one batch of ``impressions``, ``engagements``, ``controls`` or
+    ``repartition``."""
     if not len(records):
         return Ingested(Counter(), [])
     try:
-        columns, rejected = DECODERS[kind](records, ledger.labels, limits)
-        return Ingested(Counter(ledger.apply(columns).counts()), rejected)
+        if kind == TOPIC:
+            return _forwarded(home, records, limits)
+        columns, rejected = DECODERS[kind](records, home.ledger.labels, limits)
+        return Ingested(home.take_in(kind, records, columns), rejected)
     except MemoryError:
         raise  # the machine's fault, not the event's
     except Exception as error:
@@ -58,18 +66,70 @@ def ingest(kind: str, ledger: Ledger, records: Records, limits: Limits) -> Inges
             )
             return Ingested(Counter(), [Rejected(0, Reason.QUARANTINED, repr(error))])
     half = len(records) // 2
-    first = ingest(kind, ledger, records.select(slice(None, half)), limits)
-    second = ingest(kind, ledger, records.select(slice(half, None)), limits)
+    first = ingest(kind, home, records.select(slice(None, half)), limits)
+    second = ingest(kind, home, records.select(slice(half, None)), limits)
     later = [Rejected(one.index + half, one.reason, one.detail) for one in second.rejected]
     return Ingested(first.outcomes + second.outcomes, first.rejected + later)
 
 
-def warm_up(ledger: Ledger) -> None:
+def _forwarded(home: Home, records: Records, limits: Limits) -> Ingested:
+    """What other partitions, or this one, sent on."""
+    outcomes: Counter[str] = Counter()
+    rejected: list[Rejected] = []
+    for byte, rows in by_kind(records):
+        some = records.select(rows)
+        if byte == MERGE:
+            refused = [(i, _merge(home, some, i)) for i in range(len(some))]
+            bad = [Rejected(i, Reason.MALFORMED, why) for i, why in refused if why]
+            outcomes["applied"] += len(some) - len(bad)
+        elif byte not in _EVENTS:
+            bad = [Rejected(i, Reason.MALFORMED, _FOREIGN) for i in range(len(some))]
+        else:
+            kind = _EVENTS[byte]
+            if some.key_size.min() <= 0:
+                nobodys = rows[some.key_size <= 0].tolist()
+                rejected += [Rejected(i, Reason.MALFORMED, _FOREIGN) for i in nobodys]
+                rows = rows[some.key_size > 0]
+                some = records.select(rows)
+            some = replace(some, value_start=some.value_start + 1, value_size=some.value_size - 1)
+            columns, bad = DECODERS[kind](some, home.ledger.labels, limits)
+            columns = forwarded_columns(some, columns)
+            outcomes.update(home.take_in(kind, some, columns))
+        rejected += [Rejected(int(rows[one.index]), one.reason, one.detail) for one in bad]
+    return Ingested(outcomes, sorted(rejected, key=lambda one: one.index))
+
+
+def _merge(home: Home, records: Records, i: int) -> str:
+    """Take a linked id's row in; what is wrong with the record, or nothing."""
+    key, value = records.key(i), records.value(i) or b""
+    try:
+        merge = Merge.decode(value[1:])
+    except MergeError as error:
+        return str(error)
+    if not key:
+        return _FOREIGN
+    home.merge(key, merge, int(records.timestamp[i]))
+    return ""
+
+
+_EVENTS = {byte: kind for kind, byte in KINDS.items()}
+_FOREIGN = "not the governor's: only workers write to this topic"
+
+
+def warm_up(ledger: Ledger, gate: Gate) -> None:
     """Compile all that the path of an event runs, before anyone waits for it."""
-    event = b'{"event_id":"e","user_id":"u","ts":1,"campaign_id":"c","type":"click"}'
-    records = Records.of([(b"u", event, 1000)])
+    home = Home(0, 2, ledger, gate)
+    event = b'{"event_id":"e","user_id":"u","ts":1,"campaign_id":"c","type":"click"'
+    plain, several = event + b"}", event + b',"ids":{"device":"d","household":"h"}}'
+    records = Records.of([(b"u", plain, 1000), (b"u", several, 1000)])
     for kind in DECODERS:
-        ingest(kind, ledger, records, Limits())
+        for where in (0, 1):
+            ingest(kind, replace(home, partition=where), records, Limits())
+    gate.erasures.erase(b"erased", 0)
+    gate.redirects.follow(b"linked", Link(0, 0, b"other"))
+    for each in home.forwards.take().values():
+        for forwarded in each:
+            ingest(TOPIC, home, forwarded, Limits())
     ledger.decide("u")
     ledger.sweep(1)
     taken = ledger.take(0)

@@ -75,6 +75,19 @@ def _time(low: str, high: str) -> BeforeValidator:
     return _validator(check)
 
 
+def _read_share(text: str) -> float:
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", number):
+        raise ValueError(f"{text!r} is not a share: write one such as 10% or 0.1")
+    share = float(number) / (100 if percent else 1)
+    if share > 1:
+        raise ValueError(f"{text!r} is more than all: write one from 0% to 100%, or 0 to 1")
+    return share
+
+
+_share = _validator(_read_share)
+
+
 def _one_of(*choices: str) -> BeforeValidator:
     def check(text: str) -> str:
         if text not in choices:
@@ -139,7 +152,7 @@ class Settings(BaseSettings):
     topic_prefix: Annotated[str, _like(*_KAFKA_NAME)] = Field(
         "governor.",
         description="Begins the names of all topics: impressions, engagements, controls, "
-        "decisions, deadletters, and the changelog ledger.",
+        "decisions, deadletters, policy, and internally repartition and the changelog ledger.",
     )
     partitions: Annotated[int, _whole(1, 10_000)] = Field(
         8,
@@ -152,6 +165,11 @@ class Settings(BaseSettings):
     policy: str = Field(
         "",
         description="Path of the policy file; empty for the built-in policy.",
+    )
+    confirm_share: Annotated[float, _share] = Field(
+        0.1,
+        description="A policy that would throttle more than this share of users who are not "
+        "throttled now is pushed only with --confirm; such as 10% or 0.1.",
     )
     history: Annotated[timedelta, _time("1m", "3650d")] = Field(
         timedelta(days=32),
@@ -170,6 +188,20 @@ class Settings(BaseSettings):
         timedelta(days=3650),
         description="How far an event's time may lie before its record's broker timestamp; "
         "an earlier one is a dead letter.",
+    )
+    input_retention: Annotated[timedelta, _time("1m", "3650d")] = Field(
+        timedelta(days=7),
+        description="How long the input topics keep events (their retention.ms). As long is kept, "
+        "as a keyed hash, who was erased, so that no replay brings them back.",
+    )
+    purge_interval: Annotated[timedelta, _time("100ms", "1d")] = Field(
+        timedelta(minutes=1),
+        description="How often what was applied is deleted from the internal repartition topic.",
+    )
+    erasure_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that keys those hashes, the same for all workers; without it they can "
+        "be tried against known ids. Never printed.",
     )
     max_event_bytes: Annotated[int, _whole(256, 16_777_216)] = Field(
         65_536, description="The largest event, in bytes; a larger one is a dead letter."

@@ -15,7 +15,10 @@ from typing import Any
 from faust.stores import base
 from faust.types import TP, EventT
 
-from governor.ledger import Ledger
+from governor.gate import Gate
+from governor.ledger import Ledger, Taken
+from governor.records import Records
+from streams.redirected import with_gate
 
 __all__ = ["Store"]
 
@@ -25,8 +28,9 @@ log = logging.getLogger(__name__)
 class Store(base.Store):
     """Registered as ``ledger://``.
 
-    ``options["make"]`` makes an empty `Ledger`; ``options["take_over"]`` sees to it that nobody
-    else writes the partitions that this worker is given, before their rows are read.
+    ``options["make"]`` makes an empty `Ledger`, ``options["gate"]`` an empty `Gate`;
+    ``options["take_over"]`` sees to it that nobody else writes the partitions that this worker is
+    given, before their rows are read.
 
     Mind the URL's host part: ``ledger://`` alone is a falsy URL, and Faust then takes its
     in-memory store without a word.
@@ -40,7 +44,9 @@ class Store(base.Store):
         options = self.options or {}
         self._make: Callable[[], Ledger] = options["make"]
         self._take_over: Callable[[Iterable[int]], Awaitable[None]] = options["take_over"]
+        self._gate: Callable[[], Gate] = options["gate"]
         self.ledgers: dict[int, Ledger] = {}
+        self.gates: dict[int, Gate] = {}
         self._offsets: dict[TP, int] = {}
         self._live: set[int] = set()
         self._failed = False
@@ -51,6 +57,23 @@ class Store(base.Store):
         if ledger is None:
             ledger = self.ledgers[partition] = self._make()
         return ledger
+
+    def live(self) -> dict[int, Ledger]:
+        """The ledgers that were recovered and whose events this worker applies."""
+        return {n: self.ledgers[n] for n in sorted(self._live) if n in self.ledgers}
+
+    def gate(self, partition: int) -> Gate:
+        """What stands in front of a partition's ledger, made when it is not there yet."""
+        gate = self.gates.get(partition)
+        if gate is None:
+            gate = self.gates[partition] = self._gate()
+        return gate
+
+    def take(self, partition: int, decided_at: int) -> Taken:
+        """What changed in a partition since the last call: see `Ledger.take`."""
+        ledger, gate = self.ledger(partition), self.gate(partition)
+        gate.erasures.expire(ledger.newest)
+        return with_gate(ledger.take(decided_at), gate)
 
     def apply_changelog_batch(
         self,
@@ -69,13 +92,16 @@ class Store(base.Store):
             if message.partition in self._live:
                 continue  # what this worker wrote itself is older than what it holds
             try:
-                self.ledger(message.partition).load(message.value)
+                self._load(message.partition, message.value)
             except Exception as error:
                 self._failed = True
                 log.critical("%s[%d]: %s", message.topic, message.partition, error)
                 asyncio.ensure_future(self.app.crash(error))  # noqa: RUF006
                 raise
             self._offsets[message.tp] = message.offset
+
+    def _load(self, partition: int, records: Records) -> None:
+        self.ledger(partition).load(self.gate(partition).load(records))
 
     def persisted_offset(self, tp: TP) -> int | None:
         """The newest changelog offset whose row is in memory."""
@@ -102,6 +128,7 @@ class Store(base.Store):
         kept = {tp.partition for tp in assigned if tp.topic == topic}
         for partition in [each for each in self.ledgers if each not in kept]:
             del self.ledgers[partition]
+            self.gates.pop(partition, None)
         for tp in [each for each in self._offsets if each.partition not in kept]:
             del self._offsets[tp]
         actives = self.app.assignor.assigned_actives()

@@ -35,6 +35,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 EVENT_TOPICS = ("impressions", "engagements", "controls")
+READ_TOPICS = (*EVENT_TOPICS, "repartition")
+"""What the agents read: events, and those of them that were sent on."""
 
 # Larger than any event may be, so that one too large is a dead letter with coordinates rather than
 # a failure that only its producer sees; and than the largest row or decision.
@@ -50,11 +52,28 @@ CONFIGURATION: Mapping[str, Mapping[str, str]] = {
     "impressions": _LARGE,
     "engagements": _LARGE,
     "controls": _LARGE,
+    # Deleted when it is applied, not by age: the records keep their original times, whatever those
+    # are. A merge carries a whole row.
+    "repartition": {
+        **_LARGE,
+        "retention.ms": "-1",
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.before.max.ms": str(2**63 - 1),
+        "message.timestamp.after.max.ms": str(2**63 - 1),
+    },
     "decisions": _COMPACTED,
     "ledger": _COMPACTED,
-    "deadletters": {},
+    # They may hold what a person is known by, so they go after a week, and sooner by a tombstone.
+    "deadletters": {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(7 * 86_400_000),
+        "max.compaction.lag.ms": str(600_000),
+    },
 }
-"""Every topic of the governor, without the prefix, and how it is kept."""
+"""Every topic of the governor with a partition for each of its ledgers, without the prefix, and
+how it is kept."""
+POLICY_CONFIGURATION: Mapping[str, str] = {**_COMPACTED, "segment.bytes": str(1024 * 1024)}
+"""That of the policy topic, which has one partition."""
 
 _TOPIC_EXISTS = 36
 _LONGEST_PAUSE = 30.0
@@ -170,6 +189,7 @@ async def ensure(settings: Settings) -> int:
                     raise TopicError("the topics created do not appear: is the cluster healthy?")
                 await asyncio.sleep(0.05)
             partitions = _common(found, settings)
+        await _ensure_policy(admin, settings)
         await _coordinated(admin, settings.group)
         return partitions
     finally:
@@ -194,6 +214,22 @@ async def partitions(settings: Settings) -> int:
             f"{', '.join(sorted(missing))} is not there: is GOVERNOR_TOPIC_PREFIX right?"
         )
     return _common(existing, settings) if existing else 0
+
+
+async def _ensure_policy(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    """Create the policy topic if it is missing, and wait until it is there."""
+    name = settings.topic("policy")
+    deadline = asyncio.get_running_loop().time() + 30
+    asked = False
+    while not (described := await admin.describe_topics([name]))[0]["partitions"]:
+        if not asked:
+            configuration = _replicated(POLICY_CONFIGURATION, settings)
+            topic = NewTopic(name, 1, settings.replication, topic_configs=configuration)
+            await _create(admin, [topic])
+            asked = True
+        if asyncio.get_running_loop().time() > deadline:
+            raise TopicError(f"{name} does not appear: {described}: is the cluster healthy?")
+        await asyncio.sleep(0.05)
 
 
 async def _coordinated(admin: AIOKafkaAdminClient, group: str) -> None:

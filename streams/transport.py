@@ -370,6 +370,14 @@ class Consumer(driver.Consumer):
                 total += max(0, highwater - (position or 0 if end is None else end))
         return total
 
+    def committed(self, topic: str) -> dict[TopicPartition, int]:
+        """Offsets committed since the start in a topic's assigned partitions."""
+        return {
+            TopicPartition(*tp): offset
+            for tp, offset in self._committed_offset.items()
+            if tp.topic == topic and offset is not None and tp in self.assignment()
+        }
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: a message says itself where it begins."""
 

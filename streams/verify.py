@@ -28,6 +28,7 @@ import yaml
 from aiokafka.errors import KafkaError
 
 from governor.events import Limits
+from governor.gate import Gate
 from governor.labels import Labels
 from governor.ledger import Ledger
 from governor.oracle import Event
@@ -293,9 +294,10 @@ class _Partition:
         ledger = Ledger(
             read_policy(settings), horizon=ticks(settings.history), row_limit=settings.row_limit
         )
+        gate = Gate(secret=b"", retention=0)
         where: dict[str, int] = {}
         async for records in self._all("ledger"):
-            ledger.load(records)
+            ledger.load(gate.load(records))
             for i, offset in enumerate(records.offset.tolist()):
                 key = records.key(i) or b""
                 if key[:1] == b"u" and (user := key[1:].decode()) in self._sample:

@@ -40,6 +40,8 @@ FAULTY = (sys.executable, "-m", "tests.integration.faulty_worker")
 
 EVENT_TOPICS = {"impressions": "impression", "engagements": "engagement", "controls": "control"}
 """Topics of events, and what the oracle calls their kind."""
+READ_TOPICS = (*EVENT_TOPICS, "repartition")
+"""What the group commits."""
 
 READY_SECONDS = 120.0
 """A worker compiles what is not cached yet, on a machine that may be busy."""
@@ -90,6 +92,8 @@ class Message:
     offset: int
     key: bytes | None
     value: bytes | None
+    timestamp: int
+    """In milliseconds."""
 
     def json(self) -> Any:
         assert self.value is not None
@@ -294,7 +298,7 @@ class Deployment:
                 while [part for part in parts if await consumer.position(part) < ends[part]]:
                     fetched = await consumer.getmany(timeout_ms=200)
                     found += [
-                        Message(one.partition, one.offset, one.key, one.value)
+                        Message(one.partition, one.offset, one.key, one.value, one.timestamp)
                         for records in fetched.values()
                         for one in records
                     ]
@@ -303,9 +307,9 @@ class Deployment:
         return run(read())
 
     def committed(self) -> tuple[int, int]:
-        """Offsets that the group has committed in the topics of events, and their ends."""
+        """Offsets that the group has committed in the topics that it reads, and their ends."""
 
-        parts = self._parts(EVENT_TOPICS)
+        parts = self._parts(set(READ_TOPICS) & self.partition_counts().keys())
 
         async def ask() -> tuple[int, int]:
             consumer = AIOKafkaConsumer(
@@ -359,7 +363,8 @@ class Deployment:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """All dead letters, as the JSON that they are."""
-        return [message.json() for message in self.read("deadletters")]
+        found = {message.key: message for message in self.read("deadletters")}
+        return [message.json() for message in found.values() if message.value is not None]
 
     def oracle(self, events: Iterable[Event]) -> Oracle:
         """What the definitions say after these events."""

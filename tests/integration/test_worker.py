@@ -17,7 +17,8 @@ from tests.oracle import SECOND, Rule
 
 FAUST = (str(Path(sys.executable).with_name("faust")), "-A", "streams.app", "worker")
 
-TOPICS = {"impressions", "engagements", "controls", "decisions", "ledger", "deadletters"}
+EVENTS = {"impressions", "engagements", "controls"}
+TOPICS = EVENTS | {"repartition", "decisions", "ledger", "deadletters"}
 
 
 def held(deployment: Deployment, events: list[Event]) -> int:
@@ -73,7 +74,7 @@ def test_a_decision_that_has_run_out_is_withdrawn(deploy: Deploy) -> None:
 def test_missing_topics_are_created_alike(deploy: Deploy) -> None:
     deployment = deploy(partitions=3)
     deployment.worker()
-    assert deployment.partition_counts() == dict.fromkeys(TOPICS, 3)
+    assert deployment.partition_counts() == {**dict.fromkeys(TOPICS, 3), "policy": 1}
     for compacted in ("decisions", "ledger"):
         configuration = deployment.topic_configuration(compacted)
         assert configuration["cleanup.policy"] == "compact"
@@ -81,7 +82,7 @@ def test_missing_topics_are_created_alike(deploy: Deploy) -> None:
         configuration = deployment.topic_configuration(topic)
         assert configuration["cleanup.policy"] == "delete"
         assert int(configuration["max.message.bytes"]) >= 4 * 1024 * 1024
-    assert deployment.topic_configuration("deadletters")["cleanup.policy"] == "delete"
+    assert deployment.topic_configuration("deadletters")["cleanup.policy"] == "compact,delete"
 
 
 def test_existing_topics_of_one_count_are_used_and_the_rest_made_to_fit(deploy: Deploy) -> None:
@@ -92,7 +93,7 @@ def test_existing_topics_of_one_count_are_used_and_the_rest_made_to_fit(deploy: 
     deployment.worker()
     deployment.send([event for event in events if event[0] != "impressions"])
     deployment.wait_until_committed()
-    assert deployment.partition_counts() == dict.fromkeys(TOPICS, 2)
+    assert deployment.partition_counts() == {**dict.fromkeys(TOPICS, 2), "policy": 1}
     deployment.assert_decides(events)
 
 

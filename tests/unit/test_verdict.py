@@ -12,11 +12,13 @@ import yaml
 
 from governor.decisions import GRACE
 from governor.events import Limits
+from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.oracle import Event
 from governor.policy import load
 from governor.records import Records
 from governor.ticks import SECOND
+from streams.home import Home
 from streams.pipeline import ingest
 from streams.verdict import Found, Judge, Place, Skipped, Verdict
 from tests.integration.deployment import policy_text
@@ -37,10 +39,11 @@ def shown(user: str, n: int, ts: float, **more: Any) -> Event:
 def held(events: Sequence[Event], policy: str = POLICY) -> Ledger:
     """A ledger with these events."""
     ledger = Ledger(load(policy, horizon=HORIZON), horizon=HORIZON)
+    home = Home(0, 1, ledger, Gate(secret=b"", retention=0))
     for kind, event in events:
         value = json.dumps(event).encode()
         records = Records.of([(b"", value, int(event["ts"] * 1000))])
-        assert not ingest(kind, ledger, records, Limits()).rejected
+        assert not ingest(kind, home, records, Limits()).rejected
     return ledger
 
 

@@ -1,0 +1,176 @@
+"""The worker's side of the policy topic: it follows what governs, without standing still.
+
+A new version is applied between two flushes. Decisions of rows that events touch are by it from
+then on; all other rows are evaluated again in the background, a slice at a time, so that the
+stream goes on. A version that cannot be used here is refused with all its mistakes in the log, and
+the one before it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from mode import Service
+
+from governor.ledger import Ledger
+from governor.policy import Policy, PolicyError
+from streams import policy_topic
+from streams.policy_topic import Held
+from streams.settings import Settings
+
+__all__ = ["LivePolicy"]
+
+log = logging.getLogger(__name__)
+
+SLICE_ROWS = 2_000
+"""Rows evaluated again at a time: some milliseconds."""
+
+SHARE = 0.25
+"""Of the time that goes into evaluating rows again, their flushes included."""
+
+PAUSE = 1.0
+
+
+class LivePolicy(Service):
+    """Follows the topic.
+
+    Args:
+        settings: where the topic is, and what a policy may ask of this worker.
+        policy: the file's, which seeds the topic.
+        apply: lets a policy govern this worker from now on.
+        ledgers: the live partitions'.
+        flush: publishes what changed in a partition.
+    """
+
+    mundane_level = "debug"
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        apply: Callable[[Policy], Awaitable[None]],
+        ledgers: Callable[[], dict[int, Ledger]],
+        flush: Callable[[int], Awaitable[None]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = settings
+        self.policy = policy
+        self._apply = apply
+        self._ledgers = ledgers
+        self._flush = flush
+        self._held = Held()
+        self._next = 0
+        self._left: dict[int, int] = {}
+        self._done: dict[int, Ledger] = {}
+        self.refused = 0
+        """Versions that could not be used."""
+
+    @property
+    def rows_left(self) -> int:
+        """Rows still to be evaluated under the newest policy."""
+        return sum(self._left.values())
+
+    @property
+    def released(self) -> bool:
+        """Whether the kill switch is pulled."""
+        return self._held.released
+
+    async def begin(self) -> None:
+        """Read the topic before anything is governed; seed it when it is empty."""
+        self._held, self._next = await policy_topic.fetch(self._settings)
+        current = self._held.current
+        if current is None:
+            log.info("the policy topic is empty: version %s seeds it", self.policy.version)
+            await policy_topic.write(self._settings, policy_topic.written(self.policy, self._held))
+            return
+        if current.version != self.policy.version:
+            log.warning(
+                "version %s of the policy topic governs, not version %s of the file: to let the "
+                "file's govern, `governor policy push` it",
+                current.version,
+                self.policy.version,
+            )
+        await self._follow_to(self._held)
+
+    @Service.task
+    async def _follow(self) -> None:
+        part = TopicPartition(self._settings.topic(policy_topic.TOPIC), 0)
+        while not self.should_stop:
+            try:
+                async with policy_topic.consumer(self._settings) as reading:
+                    reading.assign([part])
+                    reading.seek(part, self._next)
+                    while not self.should_stop:
+                        fetched = await reading.getmany(part, timeout_ms=500)
+                        for record in fetched.get(part, ()):
+                            self._next = record.offset + 1
+                            await self._heard(record.key, record.value)
+            except KafkaError as error:
+                log.warning("the policy topic cannot be read: %s: trying again", error)
+                await self.sleep(PAUSE)
+
+    async def _heard(self, key: bytes | None, value: bytes | None) -> None:
+        try:
+            about = self._held.take(key, value)
+        except (ValueError, KeyError, TypeError) as error:
+            self.refused += 1
+            log.critical("the policy topic has a record that is none of ours (%r): %s", key, error)
+            return
+        if about == policy_topic.CURRENT:
+            await self._follow_to(self._held)
+        elif about == policy_topic.SWITCH:
+            said = "pulled: readers release all throttles" if self.released else "taken back"
+            log.warning("the kill switch is %s", said)
+
+    async def _follow_to(self, held: Held) -> None:
+        current = held.current
+        if current is None or current.version == self.policy.version:
+            return
+        try:
+            policy = policy_topic.policy_of(current, self._settings)
+        except PolicyError as error:
+            self.refused += 1
+            log.critical(
+                "policy version %s is refused, version %s goes on: %s",
+                current.version,
+                self.policy.version,
+                "; ".join(map(str, error.mistakes)),
+            )
+            return
+        log.info("policy version %s governs instead of %s", policy.version, self.policy.version)
+        self.policy = policy
+        await self._apply(policy)
+        self._done.clear()
+
+    @Service.task
+    async def _evaluate_again(self) -> None:
+        """Evaluate the rows of each ledger that has come, or whose policy has changed."""
+        if not hasattr(Ledger, "reevaluate"):
+            return
+        while not self.should_stop:
+            ledgers = self._ledgers()
+            # Of a ledger that was done, rows that came later were evaluated under this policy.
+            self._done = {n: one for n, one in self._done.items() if ledgers.get(n) is one}
+            due = {n: one for n, one in ledgers.items() if n not in self._done}
+            self._left = {n: left for n, left in self._left.items() if n in due}
+            if not due:
+                await self.sleep(PAUSE / 4)
+                continue
+            started = time.monotonic()
+            for partition, ledger in due.items():
+                policy = self.policy
+                left = cast(Any, ledger).reevaluate(SLICE_ROWS)
+                await self._flush(partition)
+                self._left[partition] = left
+                if left == 0 and policy is self.policy:
+                    self._done[partition] = ledger
+                spent = time.monotonic() - started
+                await asyncio.sleep(spent * (1 / SHARE - 1))
+                started = time.monotonic()

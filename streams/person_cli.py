@@ -1,0 +1,162 @@
+"""``governor access``, ``governor erase`` and ``governor backfill``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+__all__ = ["access", "backfill", "erase"]
+
+
+def _ids(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    ids = {}
+    for value in values:
+        kind, equals, text = value.partition("=")
+        if not (kind and equals and text):
+            raise click.BadParameter(f"{value!r} is not TYPE=VALUE: write one such as device=d1")
+        ids[kind] = text
+    return ids
+
+
+_USER = click.option("--user", required=True, metavar="U", help="The person's user id.")
+_ID = click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="TYPE=VALUE",
+    callback=_ids,
+    help="Another id of theirs; as often as needed.",
+)
+
+
+@click.command()
+@_USER
+@_ID
+def access(user: str, ids: dict[str, str]) -> None:
+    """Print, as JSON, all that is held of a person.
+
+    The rows of their ids and of the ids linked with them, their decisions, and what mentions them
+    among the dead letters and on the repartition topic. It reads whole partitions, so it takes a
+    while on a large deployment.
+
+    \b
+    Example:
+      governor access --user u7 --id device=d1 > u7.json
+    """
+    from streams import privacy
+    from streams.policy_topic import fetch, policy_of
+    from streams.settings import read_policy
+
+    settings = _settings()
+    try:
+        held, _ = asyncio.run(fetch(settings))
+        policy = policy_of(held.current, settings) if held.current else read_policy(settings)
+        found = asyncio.run(privacy.access(settings, policy, privacy.Person(user, ids)))
+    except LookupError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@click.command()
+@_USER
+@_ID
+def erase(user: str, ids: dict[str, str]) -> None:
+    """Erase a person: what is held of all the ids given, and of the ids linked with them.
+
+    Rows and decisions go within a second, dead letters that mention them are withdrawn, and a
+    keyed hash keeps replays from bringing back what was before. Rows of ids that are not given and
+    not linked stay: a household's belongs to others too. The events on the input topics go with
+    those topics' retention.
+
+    \b
+    Example:
+      governor erase --user u7 --id device=d1
+    """
+    from streams import privacy
+
+    settings = _settings()
+    try:
+        done = asyncio.run(
+            privacy.erase(settings, privacy.Person(user, ids), round(time.time(), 6))
+        )
+    except LookupError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"erased; {done['dead_letters']} dead letters withdrawn")
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--topic", metavar="NAME", help="Read this topic instead of files.")
+@click.option("--since", metavar="TIME", help="Of the topic, from this ISO time on.")
+@click.option("--until", metavar="TIME", help="Of the topic, up to this ISO time.")
+@click.option("--wait/--no-wait", default=True, help="Wait until workers have applied it all.")
+def backfill(
+    files: tuple[Path, ...], topic: str | None, since: str | None, until: str | None, wait: bool
+) -> None:
+    """Fill the ledger from history before going live.
+
+    FILES hold events as the topics do, one a line (JSON, plain or .gz) or a row (.parquet): those
+    with a `type` are engagements or controls, or a field `topic` says what they are. They are
+    written to the input topics, where running workers apply them; a second time changes nothing.
+    At the end it says which rules look further back than the history goes.
+
+    \b
+    Example:
+      governor backfill october.jsonl.gz november.jsonl.gz
+    """
+    from streams import backfill as filling
+    from streams.history import HistoryError
+    from streams.policy_topic import fetch, policy_of
+    from streams.settings import read_policy
+    from streams.topics import TopicError
+
+    if bool(files) == bool(topic):
+        raise click.UsageError("give FILES, or --topic")
+    if (since or until) and not topic:
+        raise click.UsageError("--since and --until are for --topic")
+    settings = _settings()
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    async def run() -> filling.Filled:
+        history = filling.from_files(files)
+        if topic:
+            span = filling.Span(
+                topic,
+                filling.moment(since) if since else None,
+                filling.moment(until) if until else None,
+            )
+            history = filling.from_topic(settings, span)
+        filled = await filling.fill(settings, history, say)
+        if wait:
+            say(f"{filled.events:,} events written: waiting for the workers")
+            await filling.until_applied(settings, say)
+        return filled
+
+    try:
+        filled = asyncio.run(run())
+        held, _ = asyncio.run(fetch(settings))
+    except (HistoryError, LookupError, TopicError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{filled.events:,} events {'applied' if wait else 'written'}")
+    if filled.oldest <= filled.newest:
+        policy = policy_of(held.current, settings) if held.current else read_policy(settings)
+        for text in filling.unknown(policy, filled.oldest, time.time()):
+            click.echo(text)
+
+
+def _settings() -> Settings:
+    from streams.cli import settings_of_environment
+
+    return settings_of_environment()

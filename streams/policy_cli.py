@@ -1,0 +1,230 @@
+"""``governor policy``: check, show, push, diff and roll back; ``governor release``.
+
+What a command needs is imported when it runs, as in `streams.cli`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from governor.policy import Policy
+    from streams.policy_diff import Difference
+    from streams.policy_topic import Held
+    from streams.settings import Settings
+
+__all__ = ["diff", "push", "release", "resume", "rollback", "show"]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SAMPLE = click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    help="Users to compare, at most.",
+)
+_REPLAY = click.option(
+    "--replay",
+    metavar="FILE",
+    type=_FILE,
+    help="Compare on these events (JSON lines, or Parquet) instead of the live state.",
+)
+
+
+@click.command()
+@click.option("--version", "wanted", metavar="V", help="That version instead of the current one.")
+@click.option("--json", "as_json", is_flag=True, help="The policy alone, as it can be pushed.")
+def show(wanted: str | None, as_json: bool) -> None:
+    """Print the policy that governs, the versions that ever did, and the kill switch."""
+    from streams.policy_topic import fetch
+
+    settings = _settings()
+    held, _ = asyncio.run(fetch(settings))
+    chosen = held.current if wanted is None else held.versions.get(wanted)
+    if chosen is None:
+        _fail(f"no version {wanted}: {_known(held)}" if wanted else _EMPTY)
+    if as_json:
+        document = json.loads(chosen.text) | {"version": chosen.version}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    for version, pushed in held.versions.items():
+        mark = "*" if held.current and version == held.current.version else " "
+        click.echo(f"{mark} {version}  pushed {_when(pushed.pushed_at)}")
+    if held.released:
+        said = " everything, people's own words too" if held.switch.get("everything") else ""
+        click.echo(f"kill switch: pulled {_when(held.switch.get('at', 0))}{said}")
+    else:
+        click.echo("kill switch: not pulled")
+    click.echo(json.dumps(json.loads(chosen.text), indent=2, ensure_ascii=False))
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--confirm", is_flag=True, help="Push it whatever it does.")
+@_SAMPLE
+def push(file: BinaryIO, confirm: bool, sample: int) -> None:
+    """Let the policy in FILE govern (- for standard input).
+
+    Workers take it over within a second and evaluate every live row again in the background. One
+    that would throttle more than GOVERNOR_CONFIRM_SHARE of the users of a sample who are not
+    throttled now is pushed only with --confirm; `governor policy diff` says which rules would.
+
+    \b
+    Example:
+      governor policy push policy.yaml
+    """
+    from streams.policy_topic import fetch, policy_of, write, written
+
+    settings = _settings()
+    policy = _load(file, settings)
+    held, _ = asyncio.run(fetch(settings))
+    known = held.versions.get(policy.version)
+    if known is not None and json.loads(known.text) != json.loads(policy.canonical()):
+        _fail(f"version {policy.version} is another policy: give this one a version of its own")
+    if held.current is not None and not confirm:
+        from streams.policy_diff import compare, live
+
+        before = policy_of(held.current, settings)
+        (whole,) = compare(before, policy, asyncio.run(live(settings, sample)), settings)[:1]
+        if whole.users and whole.throttled / whole.users > settings.confirm_share:
+            _fail(
+                f"of {whole.users} users, {whole.throttled} would be throttled more "
+                f"({whole.throttled / whole.users:.1%}, above GOVERNOR_CONFIRM_SHARE="
+                f"{settings.confirm_share:.1%}): nothing is pushed. See `governor policy diff`, "
+                "then push it with --confirm"
+            )
+    asyncio.run(write(settings, written(policy, held)))
+    click.echo(f"version {policy.version} governs")
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@_SAMPLE
+@_REPLAY
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> None:
+    """How many users each change in FILE would throttle or free.
+
+    Compared with the policy that governs, on a sample of the rows in the changelog, at the newest
+    event of each; or on events of your own. The first line is all changes together, each other
+    line one change alone.
+
+    \b
+    Example:
+      governor policy diff policy.yaml
+    """
+    from streams.policy_diff import compare, live, replayed
+    from streams.policy_topic import fetch, policy_of
+
+    settings = _settings()
+    policy = _load(file, settings)
+    held, _ = asyncio.run(fetch(settings))
+    if held.current is None:
+        _fail(_EMPTY)
+    before = policy_of(held.current, settings)
+    rows = replayed(replay, settings) if replay else asyncio.run(live(settings, sample))
+    for one in compare(before, policy, rows, settings):
+        click.echo(json.dumps(one.as_json()) if as_json else _told(one))
+
+
+@click.command()
+@click.argument("version", required=False)
+def rollback(version: str | None) -> None:
+    """Let VERSION govern again; without it, the one before the current one."""
+    from streams.policy_topic import fetch, policy_of, write, written
+
+    settings = _settings()
+    held, _ = asyncio.run(fetch(settings))
+    wanted = version or (held.current.previous if held.current else None)
+    if wanted is None:
+        _fail("there is no version before the current one")
+    if wanted not in held.versions:
+        _fail(f"no version {wanted}: {_known(held)}")
+    policy = policy_of(held.versions[wanted], settings)
+    asyncio.run(write(settings, written(policy, held)))
+    click.echo(f"version {policy.version} governs")
+
+
+@click.command()
+@click.option("--everything", is_flag=True, help="What people asked for themselves too.")
+@click.option("--undo", is_flag=True, help="Take it back: the same as `governor policy resume`.")
+def release(everything: bool, undo: bool) -> None:
+    """The kill switch: readers release all throttles, within a second.
+
+    The governor goes on counting and publishing, so taking it back is as quick. What people asked
+    for themselves (opt-outs, hidden ads, refused consent) stays in force without --everything.
+
+    \b
+    Example:
+      governor release
+      governor release --undo
+    """
+    _switch(released=not undo, everything=everything and not undo)
+
+
+@click.command()
+def resume() -> None:
+    """Take the kill switch back: throttles hold again, within a second."""
+    _switch(released=False, everything=False)
+
+
+def _switch(*, released: bool, everything: bool) -> None:
+    from streams.policy_topic import SWITCH, write
+
+    now = round(datetime.now(UTC).timestamp(), 3)
+    said = {"released": released, "everything": everything, "at": now}
+    asyncio.run(write(_settings(), [(SWITCH, said)]))
+    click.echo("all throttles are released" if released else "throttles hold again")
+
+
+def _load(file: BinaryIO, settings: Settings) -> Policy:
+    from governor.policy import MAX_BYTES, PolicyError, load
+    from streams.settings import ticks
+
+    try:
+        return load(
+            file.read(MAX_BYTES + 1),
+            horizon=ticks(settings.history),
+            row_limit=settings.row_limit,
+        )
+    except PolicyError as error:
+        name = getattr(file, "name", "standard input")
+        for mistake in error.mistakes:
+            click.echo(f"{name}, {mistake}", err=True)
+        sys.exit(2)
+
+
+_EMPTY = "the policy topic is empty: start a worker, which seeds it, or push a policy"
+
+
+def _told(one: Difference) -> str:
+    share = f"{one.throttled / one.users:.1%}" if one.users else "0%"
+    return (
+        f"{one.change}: {one.throttled} of {one.users} users throttled more ({share}), "
+        f"{one.freed} freed"
+    )
+
+
+def _known(held: Held) -> str:
+    return f"the topic has {', '.join(held.versions)}" if held.versions else _EMPTY
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _settings() -> Settings:
+    from streams.cli import settings_of_environment
+
+    return settings_of_environment()
+
+
+def _fail(why: str) -> NoReturn:
+    raise click.ClickException(why)

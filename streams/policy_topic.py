@@ -1,0 +1,137 @@
+"""The policy topic: what governs, all that ever did, and the kill switch.
+
+One partition, compacted, so its newest record of each key is all there is to know:
+
+    version:<v>   a policy that was pushed: {"version", "policy", "pushed_at"}, the policy in its
+                  canonical spelling (JSON, which is YAML)
+    current       what governs: the same, with "previous", the version before it
+    readers       what readers must know of it: `Policy.for_readers`
+    switch        the kill switch: {"released", "everything", "at"}
+
+The file that GOVERNOR_POLICY names seeds it; from then on the topic wins.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from governor.policy import Policy, load
+from streams.settings import Settings, ticks
+from streams.topics import connection
+
+__all__ = ["TOPIC", "Held", "Pushed", "fetch", "policy_of", "write", "written"]
+
+TOPIC = "policy"
+CURRENT, READERS, SWITCH, VERSION = "current", "readers", "switch", "version:"
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A policy as the topic holds it."""
+
+    version: str
+    text: str
+    pushed_at: float
+    previous: str | None = None
+    """The version that governed before; only of what governs."""
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Pushed:
+        """From a record's value."""
+        return cls(value["version"], value["policy"], value["pushed_at"], value.get("previous"))
+
+
+@dataclass(slots=True)
+class Held:
+    """All that the topic holds."""
+
+    current: Pushed | None = None
+    versions: dict[str, Pushed] = field(default_factory=dict)
+    """Those that were ever pushed, oldest first."""
+    switch: Mapping[str, Any] = field(default_factory=dict)
+
+    def take(self, key: bytes | None, value: bytes | None) -> str:
+        """Take in a record; what it is about."""
+        name = (key or b"").decode(errors="replace")
+        content = None if value is None else json.loads(value)
+        if name == CURRENT:
+            self.current = None if content is None else Pushed.read(content)
+        elif name == SWITCH:
+            self.switch = content or {}
+        elif name.startswith(VERSION):
+            self.versions.pop(name.removeprefix(VERSION), None)
+            if content is not None:
+                self.versions[content["version"]] = Pushed.read(content)
+        return name
+
+    @property
+    def released(self) -> bool:
+        """Whether the kill switch is pulled."""
+        return bool(self.switch.get("released"))
+
+
+Record = tuple[str, Mapping[str, Any] | None]
+
+
+def written(policy: Policy, held: Held, now: float | None = None) -> list[Record]:
+    """The records that let a policy govern, the one that workers wait for last."""
+    content = {
+        "version": policy.version,
+        "policy": policy.canonical(),
+        "pushed_at": round(time.time() if now is None else now, 3),
+    }
+    current = held.current
+    previous = current.version if current else None
+    if current is not None and current.version == policy.version:
+        previous = current.previous
+    return [
+        (VERSION + policy.version, content),
+        (READERS, policy.for_readers()),
+        (CURRENT, content | {"previous": previous}),
+    ]
+
+
+def policy_of(pushed: Pushed, settings: Settings) -> Policy:
+    """The policy, held against what these settings can answer; raises PolicyError."""
+    document = json.loads(pushed.text) | {"version": pushed.version}
+    return load(json.dumps(document), horizon=ticks(settings.history), row_limit=settings.row_limit)
+
+
+async def fetch(settings: Settings) -> tuple[Held, int]:
+    """All that the topic holds by now, and the offset behind it."""
+    held = Held()
+    part = TopicPartition(settings.topic(TOPIC), 0)
+    async with consumer(settings) as reading:
+        reading.assign([part])
+        await reading.seek_to_beginning(part)
+        end = (await reading.end_offsets([part]))[part]
+        while await reading.position(part) < end:
+            for record in (await reading.getmany(part, timeout_ms=500)).get(part, ()):
+                held.take(record.key, record.value)
+    return held, end
+
+
+def consumer(settings: Settings) -> AIOKafkaConsumer:
+    """A consumer that hears of a change at once, and is in no group."""
+    return AIOKafkaConsumer(
+        **connection(settings),
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        fetch_max_wait_ms=250,
+    )
+
+
+async def write(settings: Settings, records: Iterable[Record]) -> None:
+    """Write records in this order, acknowledged by all replicas in sync."""
+    producer = AIOKafkaProducer(**connection(settings), acks="all", enable_idempotence=True)
+    async with producer:
+        for key, value in records:
+            text = None if value is None else json.dumps(value, ensure_ascii=False).encode()
+            await producer.send_and_wait(settings.topic(TOPIC), text, key.encode(), partition=0)

@@ -1,0 +1,240 @@
+"""Access and erasure: all that is held of a person, and making it go.
+
+What the governor holds of an id: its row in the changelog, its decision, the ids that became it
+or that it became, dead letters that mention it, and for a moment records on the repartition topic.
+The input topics are the pipeline's: their events go with their retention, and until then the mark
+that an erasure leaves keeps them from coming back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+from uuid import uuid4
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from governor.events import row_key
+from governor.gate import Gate
+from governor.ledger import Ledger
+from governor.partitioning import partition_of
+from governor.policy import Policy
+from governor.records import Records
+from streams.plain_producer import PlainProducer
+from streams.repartition import MERGE, TOPIC
+from streams.settings import Settings, ticks
+from streams.topics import connection
+
+__all__ = ["Person", "access", "erase"]
+
+BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The ids by which somebody asks."""
+
+    user: str
+    ids: Mapping[str, str]
+    """Others, by type."""
+
+    def keys(self) -> list[str]:
+        """Row keys, the user's first."""
+        return [self.user, *(row_key(kind, value) for kind, value in self.ids.items())]
+
+    def values(self) -> set[str]:
+        """The ids without their types."""
+        return {self.user, *self.ids.values()}
+
+
+async def access(settings: Settings, policy: Policy, person: Person) -> dict[str, Any]:
+    """All that is held of a person and of the ids linked to theirs, as JSON takes it."""
+    async with _Reading(settings) as reading:
+        held: dict[str, Any] = {}
+        waiting = person.keys()
+        while waiting:
+            key = waiting.pop(0)
+            if key in held:
+                continue
+            held[key], linked = await _held(settings, policy, reading, key)
+            waiting += linked
+        values = person.values() | {key.rpartition("\0")[2] for key in held}
+        letters = [
+            msgspec.json.decode(value) for _, _, value in await _letters(settings, reading, values)
+        ]
+        moving = [
+            _readable(value)
+            async for _, _, value in reading.all(settings.topic(TOPIC))
+            if value and _mentions(value[1:], values)
+        ]
+    return {
+        "asked_at": round(time.time(), 3),
+        "ids": [_named(key) | one for key, one in held.items()],
+        "dead_letters": letters,
+        "repartition": moving,
+    }
+
+
+async def erase(settings: Settings, person: Person, ts: float) -> dict[str, int]:
+    """Erase a person as of ``ts``: an erase control for the workers, and the dead letters.
+
+    Returns:
+        How many dead letters were withdrawn; compaction removes what they held.
+    """
+    control: dict[str, Any] = {
+        "event_id": f"erase-{uuid4()}",
+        "user_id": person.user,
+        "ts": ts,
+        "type": "erase",
+    }
+    if person.ids:
+        control["ids"] = dict(person.ids)
+    user = person.user.encode()
+    async with _Reading(settings) as reading, PlainProducer(settings, "erase") as producer:
+        count = await reading.count(settings.topic("controls"))
+        now = int(time.time() * 1000)
+        records = Records.of([(user, json.dumps(control).encode(), now)])
+        where = partition_of(user, count)
+        await producer.send([(settings.topic("controls"), where, records)])
+        letters = await _letters(settings, reading, person.values())
+        await producer.send(
+            (settings.topic("deadletters"), partition, Records.of([(key, None, now)]))
+            for partition, key, _ in letters
+        )
+    return {"dead_letters": len(letters)}
+
+
+async def _held(
+    settings: Settings, policy: Policy, reading: _Reading, key: str
+) -> tuple[dict[str, Any], list[str]]:
+    """What is held under one row key, and the keys linked with it."""
+    name = key.encode()
+    topic = settings.topic("ledger")
+    partition = partition_of(name, await reading.count(topic))
+    newest = {
+        each: value
+        async for _, each, value in reading.all(topic, partition)
+        if each and (each[:1] in b"aro" or each == b"u" + name)
+    }
+    records = [(each, value, 0) for each, value in newest.items() if value is not None]
+    gate = Gate(secret=b"", retention=0)
+    ledger = Ledger(policy, horizon=ticks(settings.history), row_limit=settings.row_limit)
+    ledger.load(gate.load(Records.of(records)))
+    decision = None
+    async for _, each, value in reading.all(settings.topic("decisions"), partition):
+        if each == name:
+            decision = None if value is None else msgspec.json.decode(value)
+    link = gate.redirects.get(name)
+    origins = sorted(each.decode() for each in gate.origins(name))
+    linked = ([link.to.decode()] if link else []) + origins
+    return {
+        "row": cast(Any, ledger).export(key),
+        "decision": decision,
+        "became": _named(link.to.decode()) if link else None,
+        "was": [_named(each) for each in origins],
+    }, linked
+
+
+async def _letters(
+    settings: Settings, reading: _Reading, values: set[str]
+) -> list[tuple[int, bytes, bytes]]:
+    """Partition, key and value of the dead letters whose message mentions an id."""
+    found: dict[tuple[int, bytes], bytes] = {}
+    async for partition, key, value in reading.all(settings.topic("deadletters")):
+        if not key:
+            continue
+        found.pop((partition, key), None)
+        if value is not None and _mentions(_message(value), values):
+            found[partition, key] = value
+    return [(partition, key, value) for (partition, key), value in found.items()]
+
+
+def _message(letter: bytes) -> bytes:
+    """The message that a dead letter is about."""
+    content = msgspec.json.decode(letter)
+    if "message_base64" in content:
+        return b64decode(content["message_base64"])
+    return str(content.get("message", "")).encode()
+
+
+def _mentions(message: bytes, values: set[str]) -> bool:
+    """Whether an id stands in a message: as a text of its JSON, or as a word of what is none."""
+    try:
+        return any(text in values for text in _texts(msgspec.json.decode(message)))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        text = message.decode(errors="replace")
+        return any(re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", text) for each in values)
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from _texts(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value)
+
+
+def _readable(value: bytes) -> Any:
+    """A record of the repartition topic."""
+    body = value[1:].partition(b"\n")[0] if value[0] == MERGE else value[1:]
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return body.decode(errors="replace")
+
+
+def _named(key: str) -> dict[str, str]:
+    kind, nul, value = key.partition("\0")
+    return {"id": value, "id_type": kind} if nul else {"id": key, "id_type": "user"}
+
+
+Read = tuple[int, bytes | None, bytes | None]
+"""Partition, key and value."""
+
+
+class _Reading:
+    """Reads whole topics, as far as they go at the time; used with ``async with``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = AIOKafkaConsumer(
+            **connection(settings), enable_auto_commit=False, isolation_level="read_committed"
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def count(self, topic: str) -> int:
+        """Partitions of a topic."""
+        metadata = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001
+        partitions: Iterable[int] = metadata.partitions_for_topic(topic) or ()
+        count = len(list(partitions))
+        if not count:
+            raise LookupError(f"there is no topic {topic}: is GOVERNOR_TOPIC_PREFIX right?")
+        return count
+
+    async def all(self, topic: str, partition: int | None = None) -> AsyncIterator[Read]:
+        """Every record of a topic, or of one partition."""
+        wanted = range(await self.count(topic)) if partition is None else [partition]
+        for n in wanted:
+            part = TopicPartition(topic, n)
+            self._consumer.assign([part])
+            await self._consumer.seek_to_beginning(part)
+            end = (await self._consumer.end_offsets([part]))[part]
+            while await self._consumer.position(part) < end:
+                fetched = await self._consumer.getmany(part, timeout_ms=500, max_records=BATCH)
+                for one in fetched.get(part, ()):
+                    yield n, one.key, one.value
