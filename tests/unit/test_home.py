@@ -75,8 +75,9 @@ class Cluster:
         """How many exposures the rule on all ads counts for an id."""
         for throttle in (self.home(key).ledger.decide(key) or {"throttles": []})["throttles"]:
             if throttle["label"] == "user":
-                (evidence,) = throttle["evidence"].values()
-                return int(evidence["exposures"])
+                kind, nul, _ = key.partition("\0")
+                rule = f"{kind if nul else 'user'}-daily"
+                return int(throttle["evidence"][rule]["exposures"])
         return 0
 
 
