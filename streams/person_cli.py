@@ -53,6 +53,8 @@ def access(user: str, ids: dict[str, str]) -> None:
     Example:
       governor access --user u7 --id device=d1 > u7.json
     """
+    from aiokafka.errors import KafkaError
+
     from streams import privacy
     from streams.policy_topic import fetch, policy_of
     from streams.settings import read_policy
@@ -62,7 +64,7 @@ def access(user: str, ids: dict[str, str]) -> None:
         held, _ = asyncio.run(fetch(settings))
         policy = policy_of(held.current, settings) if held.current else read_policy(settings)
         found = asyncio.run(privacy.access(settings, policy, privacy.Person(user, ids)))
-    except LookupError as error:
+    except (LookupError, KafkaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
@@ -82,6 +84,8 @@ def erase(user: str, ids: dict[str, str]) -> None:
     Example:
       governor erase --user u7 --id device=d1
     """
+    from aiokafka.errors import KafkaError
+
     from streams import privacy
 
     settings = _settings()
@@ -89,7 +93,7 @@ def erase(user: str, ids: dict[str, str]) -> None:
         done = asyncio.run(
             privacy.erase(settings, privacy.Person(user, ids), round(time.time(), 6))
         )
-    except LookupError as error:
+    except (LookupError, KafkaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"erased; {done['dead_letters']} dead letters withdrawn")
 
@@ -114,6 +118,8 @@ def backfill(
     Example:
       governor backfill october.jsonl.gz november.jsonl.gz
     """
+    from aiokafka.errors import KafkaError
+
     from streams import backfill as filling
     from streams.history import HistoryError
     from streams.policy_topic import fetch, policy_of
@@ -147,7 +153,7 @@ def backfill(
     try:
         filled = asyncio.run(run())
         held, _ = asyncio.run(fetch(settings))
-    except (HistoryError, LookupError, TopicError, ValueError) as error:
+    except (HistoryError, LookupError, TopicError, ValueError, KafkaError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{filled.events:,} events {'applied' if wait else 'written'}")
     if filled.oldest <= filled.newest:

@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from governor.policy import Policy
     from streams.policy_diff import Difference
-    from streams.policy_topic import Held
+    from streams.policy_topic import Held, Pushed
     from streams.settings import Settings
 
 __all__ = ["diff", "push", "release", "resume", "rollback", "show"]
+
+T = TypeVar("T")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SAMPLE = click.option(
@@ -46,7 +49,7 @@ def show(wanted: str | None, as_json: bool) -> None:
     from streams.policy_topic import fetch
 
     settings = _settings()
-    held, _ = asyncio.run(fetch(settings))
+    held, _ = _run(settings, fetch(settings))
     chosen = held.current if wanted is None else held.versions.get(wanted)
     if chosen is None:
         _fail(f"no version {wanted}: {_known(held)}" if wanted else _EMPTY)
@@ -80,19 +83,20 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
     Example:
       governor policy push policy.yaml
     """
-    from streams.policy_topic import fetch, policy_of, write, written
+    from streams.policy_topic import fetch, write, written
+    from streams.topics import ensure_policy
 
     settings = _settings()
     policy = _load(file, settings)
-    held, _ = asyncio.run(fetch(settings))
+    held, _ = _run(settings, fetch(settings))
     known = held.versions.get(policy.version)
     if known is not None and json.loads(known.text) != json.loads(policy.canonical()):
         _fail(f"version {policy.version} is another policy: give this one a version of its own")
     if held.current is not None and not confirm:
         from streams.policy_diff import compare, live
 
-        before = policy_of(held.current, settings)
-        (whole,) = compare(before, policy, asyncio.run(live(settings, sample)), settings)[:1]
+        before = _governing(held.current, settings)
+        (whole,) = compare(before, policy, _run(settings, live(settings, sample)), settings)[:1]
         if whole.users and whole.throttled / whole.users > settings.confirm_share:
             _fail(
                 f"of {whole.users} users, {whole.throttled} would be throttled more "
@@ -100,7 +104,8 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
                 f"{settings.confirm_share:.1%}): nothing is pushed. See `governor policy diff`, "
                 "then push it with --confirm"
             )
-    asyncio.run(write(settings, written(policy, held)))
+    _run(settings, ensure_policy(settings))
+    _run(settings, write(settings, written(policy, held)))
     click.echo(f"version {policy.version} governs")
 
 
@@ -121,15 +126,15 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
       governor policy diff policy.yaml
     """
     from streams.policy_diff import compare, live, replayed
-    from streams.policy_topic import fetch, policy_of
+    from streams.policy_topic import fetch
 
     settings = _settings()
     policy = _load(file, settings)
-    held, _ = asyncio.run(fetch(settings))
+    held, _ = _run(settings, fetch(settings))
     if held.current is None:
         _fail(_EMPTY)
-    before = policy_of(held.current, settings)
-    rows = replayed(replay, settings) if replay else asyncio.run(live(settings, sample))
+    before = _governing(held.current, settings)
+    rows = replayed(replay, settings) if replay else _run(settings, live(settings, sample))
     for one in compare(before, policy, rows, settings):
         click.echo(json.dumps(one.as_json()) if as_json else _told(one))
 
@@ -138,17 +143,17 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
 @click.argument("version", required=False)
 def rollback(version: str | None) -> None:
     """Let VERSION govern again; without it, the one before the current one."""
-    from streams.policy_topic import fetch, policy_of, write, written
+    from streams.policy_topic import fetch, write, written
 
     settings = _settings()
-    held, _ = asyncio.run(fetch(settings))
+    held, _ = _run(settings, fetch(settings))
     wanted = version or (held.current.previous if held.current else None)
     if wanted is None:
         _fail("there is no version before the current one")
     if wanted not in held.versions:
         _fail(f"no version {wanted}: {_known(held)}")
-    policy = policy_of(held.versions[wanted], settings)
-    asyncio.run(write(settings, written(policy, held)))
+    policy = _governing(held.versions[wanted], settings)
+    _run(settings, write(settings, written(policy, held)))
     click.echo(f"version {policy.version} governs")
 
 
@@ -177,10 +182,13 @@ def resume() -> None:
 
 def _switch(*, released: bool, everything: bool) -> None:
     from streams.policy_topic import SWITCH, write
+    from streams.topics import ensure_policy
 
+    settings = _settings()
     now = round(datetime.now(UTC).timestamp(), 3)
     said = {"released": released, "everything": everything, "at": now}
-    asyncio.run(write(_settings(), [(SWITCH, said)]))
+    _run(settings, ensure_policy(settings))
+    _run(settings, write(settings, [(SWITCH, said)]))
     click.echo("all throttles are released" if released else "throttles hold again")
 
 
@@ -188,17 +196,40 @@ def _load(file: BinaryIO, settings: Settings) -> Policy:
     from governor.policy import MAX_BYTES, PolicyError, load
     from streams.settings import ticks
 
+    name = getattr(file, "name", "standard input")
     try:
-        return load(
+        policy = load(
             file.read(MAX_BYTES + 1),
             horizon=ticks(settings.history),
             row_limit=settings.row_limit,
         )
     except PolicyError as error:
-        name = getattr(file, "name", "standard input")
         for mistake in error.mistakes:
             click.echo(f"{name}, {mistake}", err=True)
         sys.exit(2)
+    for warning in policy.warnings:
+        click.echo(f"{name}, warning: {warning}", err=True)
+    return policy
+
+
+def _governing(pushed: Pushed, settings: Settings) -> Policy:
+    from governor.policy import PolicyError
+    from streams.policy_topic import policy_of
+
+    try:
+        return policy_of(pushed, settings)
+    except PolicyError as error:
+        _fail(f"version {pushed.version} cannot be used with these settings: {error}")
+
+
+def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
+    """Run an exchange with Kafka; end the process with what to do when it fails."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        return asyncio.run(work)
+    except KafkaError as error:
+        _fail(f"Kafka at {settings.broker} (GOVERNOR_BROKER): {error}")
 
 
 _EMPTY = "the policy topic is empty: start a worker, which seeds it, or push a policy"

@@ -105,10 +105,13 @@ def policy_of(pushed: Pushed, settings: Settings) -> Policy:
 
 
 async def fetch(settings: Settings) -> tuple[Held, int]:
-    """All that the topic holds by now, and the offset behind it."""
+    """All that the topic holds by now, nothing where there is none, and the offset behind it."""
     held = Held()
     part = TopicPartition(settings.topic(TOPIC), 0)
     async with consumer(settings) as reading:
+        known = await reading._client.fetch_all_metadata()  # noqa: SLF001
+        if not known.partitions_for_topic(part.topic):
+            return held, 0
         reading.assign([part])
         await reading.seek_to_beginning(part)
         end = (await reading.end_offsets([part]))[part]

@@ -28,6 +28,7 @@ __all__ = [
     "TopicError",
     "connection",
     "ensure",
+    "ensure_policy",
     "partitions",
     "until_reachable",
 ]
@@ -214,6 +215,16 @@ async def partitions(settings: Settings) -> int:
             f"{', '.join(sorted(missing))} is not there: is GOVERNOR_TOPIC_PREFIX right?"
         )
     return _common(existing, settings) if existing else 0
+
+
+async def ensure_policy(settings: Settings) -> None:
+    """Create the policy topic if it is missing: an operator may come before the workers."""
+    admin = AIOKafkaAdminClient(**connection(settings))
+    await admin.start()
+    try:
+        await _ensure_policy(admin, settings)
+    finally:
+        await admin.close()
 
 
 async def _ensure_policy(admin: AIOKafkaAdminClient, settings: Settings) -> None:

@@ -232,3 +232,16 @@ def test_every_default_is_a_value_that_may_be_written() -> None:
     rows = described(load_settings({}))
     given = {row["setting"]: row["default"] for row in rows}
     assert load_settings(given).model_dump() == load_settings({}).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("10%", 0.1), ("0.25", 0.25), ("0", 0), ("100%", 1), ("0.5%", 0.005)]
+)
+def test_a_share_is_a_number_or_per_cent(text: str, share: float) -> None:
+    assert load_settings({"GOVERNOR_CONFIRM_SHARE": text}).confirm_share == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["10", "101%", "-1%", "half", "1e-2", "%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"GOVERNOR_CONFIRM_SHARE .*(10% or 0\.1|0 to 1)"):
+        load_settings({"GOVERNOR_CONFIRM_SHARE": text})
