@@ -75,9 +75,8 @@ class Cluster:
         """How many exposures the rule on all ads counts for an id."""
         for throttle in (self.home(key).ledger.decide(key) or {"throttles": []})["throttles"]:
             if throttle["label"] == "user":
-                kind, nul, _ = key.partition("\0")
-                rule = f"{kind if nul else 'user'}-daily"
-                return int(throttle["evidence"][rule]["exposures"])
+                (evidence,) = throttle["evidence"].values()
+                return int(evidence["exposures"])
         return 0
 
 
