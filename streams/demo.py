@@ -18,7 +18,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from aiokafka.errors import KafkaError
 from rich.console import Console
@@ -276,7 +275,7 @@ async def _show(demo: _Demo) -> None:
 
 def _verdict(feed: Feed, decisions: Decisions) -> Verdict:
     return check(
-        yaml.safe_load(policy_text()),
+        _policy(),
         feed.events,
         feed.partitions,
         decisions,

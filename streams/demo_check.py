@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from governor.decisions import GRACE
-from governor.oracle import Event, throttles
+from governor.oracle import Oracle, compare
+from governor.policy import Policy
 from governor.ticks import from_seconds
+from streams.demo_sample import Event
 
 __all__ = ["Verdict", "check"]
 
@@ -38,7 +40,7 @@ class Verdict:
 
 
 def check(
-    policy: Mapping[str, Any],
+    policy: Policy,
     events: Mapping[str, Iterable[Event]],
     partitions: Mapping[str, int],
     topic: Mapping[str, Mapping[str, Any]],
@@ -52,7 +54,7 @@ def check(
     partition; that is the only reason for which one may, and must, be absent.
 
     Args:
-        policy: as its file says it.
+        policy: what the worker was given.
         events: by user, all that the worker was given.
         partitions: by user, where they were sent.
         topic: by user, the last record on the decisions topic, where it is no tombstone.
@@ -66,55 +68,44 @@ def check(
         newest[partitions[user]] = max(ts, newest.get(partitions[user], 0))
     verdict = Verdict(users=len(told))
     for user, each in told.items():
-        due = throttles(policy, each, horizon=horizon, row_limit=row_limit)
-        last = max((from_seconds(one["until"]) for one in due.values()), default=0)
-        if last <= newest[partitions[user]] - GRACE:
-            verdict.withdrawn += len(due)
-            due = {}
-        _compare(verdict, user, due, topic.get(user), str(policy.get("version")))
+        oracle = Oracle(policy, horizon=horizon, row_limit=row_limit)
+        for kind, event in each:
+            oracle.add(kind.removesuffix("s"), event)
+        due = oracle.decide(user)
+        throttles = due["throttles"] if due else []
+        if all(_ended(one, newest[partitions[user]]) for one in throttles):
+            verdict.withdrawn += len(throttles)
+            due = None
+        _compare(verdict, user, due, topic.get(user), policy.version)
     for user in topic.keys() - told.keys():
-        _compare(verdict, user, {}, topic[user], str(policy.get("version")))
+        _compare(verdict, user, None, topic[user], policy.version)
     return verdict
+
+
+def _ended(throttle: Mapping[str, Any], watermark: int) -> bool:
+    """Whether a throttle has run out for everybody."""
+    until = throttle["until"]
+    return until is not None and from_seconds(until) <= watermark - GRACE
 
 
 def _compare(
     verdict: Verdict,
     user: str,
-    due: Mapping[str, Mapping[str, Any]],
+    due: dict[str, Any] | None,
     record: Mapping[str, Any] | None,
     version: str,
 ) -> None:
-    if record is None:
-        verdict.compared += len(due)
-        verdict.differences += [f"user {user}, {label}: no decision, expected {due[label]}"
-                                for label in sorted(due)]  # fmt: skip
-        return
-    found = {one["label"]: one for one in record["throttles"]}
-    verdict.compared += len(found.keys() | due.keys())
-    if not due:
-        verdict.differences.append(f"user {user}: a decision where none is due: {dict(record)}")
-        return
-    about = {"id": user, "policy": version, "curves": None}
-    if about != {name: record.get(name, "absent") for name in about}:
-        verdict.differences.append(f"user {user}: the record is not of {about}: {dict(record)}")
-    if len(found) != len(record["throttles"]):
-        verdict.differences.append(f"user {user}: a label rests twice: {dict(record)}")
-    for label in sorted(found.keys() | due.keys()):
-        want, have = due.get(label), found.get(label)
-        if want is None or have is None or _exact(want) != _exact(have):
-            verdict.differences.append(f"user {user}, {label}: expected {want}, found {have}")
-
-
-_TIMES = {"from", "until", "window"}
-
-
-def _exact(throttle: Mapping[str, Any]) -> dict[str, Any]:
-    """The throttle with its times as whole microseconds, so that equal means equal."""
-    exact = {}
-    for name, value in throttle.items():
-        if name in _TIMES:
-            value = from_seconds(value)
-        elif isinstance(value, Mapping):
-            value = _exact(value)
-        exact[name] = value
-    return exact
+    labels = {one["label"] for each in (due, record) if each for one in each["throttles"]}
+    verdict.compared += len(labels)
+    said = {"policy": version, "curves": None, "id": user}
+    found = None
+    if record is not None:
+        if said != {name: record.get(name, "absent") for name in said}:
+            verdict.differences.append(f"user {user}: the record is not of {said}: {dict(record)}")
+        found = {
+            name: record[name] for name in ("id", "id_type", "arm", "throttles") if name in record
+        }
+        if not due:
+            verdict.differences.append(f"user {user}: a decision where none is due: {found}")
+            return
+    verdict.differences += [f"user {user}, {difference}" for difference in compare(due, found)]

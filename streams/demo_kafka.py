@@ -12,8 +12,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from governor.oracle import Event
-from streams.demo_sample import Page, events_of
+from streams.demo_sample import Event, Page, events_of
 
 __all__ = ["Decisions", "Feed", "feeding", "follow", "last_decisions"]
 

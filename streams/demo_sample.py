@@ -11,9 +11,7 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from governor.oracle import Event
-
-__all__ = ["Exposure", "Page", "events_of", "read_pages"]
+__all__ = ["Event", "Exposure", "Page", "events_of", "read_pages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,9 @@ class Exposure:
 
 Page = tuple[Exposure, ...]
 """What one page view showed: one person, one instant."""
+
+Event = tuple[str, dict[str, Any]]
+"""The topic, ``impressions`` or ``engagements``, and the JSON object."""
 
 
 def read_pages() -> list[Page]:

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
-from governor import oracle
 from governor.decisions import GRACE
-from governor.oracle import Event
+from governor.oracle import Oracle, Row, TooManyOrdersError, by_scope
+from governor.policy import Policy
 from governor.ticks import from_seconds
 
-__all__ = ["Difference", "Found", "Judge", "Place", "Skipped", "Verdict"]
+__all__ = ["Difference", "Event", "Found", "Judge", "Place", "Skipped", "Verdict"]
 
-ORDERS = 200
-"""Orders of simultaneous exposures that are tried before an answer is called wrong."""
+Event = tuple[str, Mapping[str, Any]]
+"""The topic, ``impressions``, ``engagements`` or ``controls``, and the JSON object."""
 
 Throttles = Mapping[str, Mapping[str, Any]]
-"""By label."""
+"""By label, match and state."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Skipped:
     MOVING = "their events were still under way while this ran"
     BEFORE = "they were last seen so early that events before the span may count"
     AFTER = "they had events after the span"
+    TIES = "they had so many events at one instant that their order decides"
     LATE = "their newest event is beyond the history: a forgotten row may have begun anew"
 
 
@@ -121,13 +123,13 @@ class Judge:
     """Judges users of one partition.
 
     Args:
-        policy: as its file says it.
+        policy: the one that the workers have.
         horizon: the worker's history, in ticks.
         row_limit: the worker's.
         watermark: the newest event of the partition, in ticks.
     """
 
-    policy: Mapping[str, Any]
+    policy: Policy
     horizon: int
     row_limit: int
     watermark: int
@@ -141,73 +143,76 @@ class Judge:
         verdict: Verdict,
     ) -> None:
         """Compare, and note in ``verdict`` what differs."""
-        expected = self._expected(events, 0)
-        newest = oracle.newest(events)
-        ends = max((from_seconds(one["until"]) for one in expected.values()), default=0)
+        oracle = Oracle(self.policy, horizon=self.horizon, row_limit=self.row_limit)
+        for topic, event in events:
+            oracle.add(topic.removesuffix("s"), event)
+        first = _Expected.of(oracle.decide(user), oracle.row(user))
+        newest = max((from_seconds(event["ts"]) for _, event in events), default=0)
         gone = newest <= self.watermark - 2 * self.horizon
-        differences = [
-            Difference(user, label, what, want, have, place, len(events), newest_at)
-            for what, label, want, have, place in (
-                *self._decision(
-                    events, expected, found, may_lack=gone or ends <= self.watermark - GRACE
-                ),
-                *self._row(events, expected, found, may_lack=gone),
-            )
-        ]
+        over = first.ends <= self.watermark - GRACE
+        differences = list(_compare(first, found, gone=gone, over=over))
         late = bool(events) and newest <= self.watermark - self.horizon
         if differences and late and found.live is not None:
             verdict.skipped[Skipped.LATE] += 1
             return
+        try:
+            if differences and any(
+                not list(_compare(other, found, gone=gone, over=over))
+                for other in _others(oracle, user)
+            ):
+                differences = []
+        except TooManyOrdersError:
+            verdict.skipped[Skipped.TIES] += 1
+            return
         verdict.judged += 1
-        verdict.throttles += len(expected)
-        verdict.overdue += bool(found.decision) and ends <= self.watermark - GRACE
-        verdict.differences += differences
+        verdict.throttles += len(first.throttles)
+        verdict.overdue += bool(found.decision) and over
+        verdict.differences += [
+            Difference(user, label, what, want, have, place, len(events), newest_at)
+            for what, label, want, have, place in differences
+        ]
 
-    def _expected(self, events: Sequence[Event], ties: int) -> Throttles:
-        """What must be decided of one user: all that this module knows of the rules."""
-        return oracle.throttles(
-            self.policy, events, horizon=self.horizon, row_limit=self.row_limit, ties=ties
-        )
 
-    def _live(self, events: Sequence[Event]) -> Mapping[str, int | None]:
-        return oracle.live(events, horizon=self.horizon, row_limit=self.row_limit)
+@dataclass(frozen=True)
+class _Expected:
+    """What must be of one user, by one order of simultaneous events."""
 
-    def _decision(
-        self, events: Sequence[Event], expected: Throttles, found: Found, *, may_lack: bool
-    ) -> Iterator[tuple[str, str | None, Any, Any, Place]]:
-        if found.decision is None and may_lack:
-            return
-        have = _throttles(found.decision)
-        for label, want, got in self._compare(events, expected, have):
+    throttles: Throttles
+    live: Mapping[str, int]
+
+    @classmethod
+    def of(cls, decision: Mapping[str, Any] | None, row: Row | None) -> _Expected:
+        counts = (len(row.shown), len(row.engaged), len(row.said)) if row else (0, 0, 0)
+        topics = ("impressions", "engagements", "controls")
+        return cls(by_scope(decision), dict(zip(topics, counts, strict=True)))
+
+    @property
+    def ends(self) -> float:
+        """When the last throttle ends, in ticks."""
+        untils = [one["until"] for one in self.throttles.values()]
+        return max((inf if each is None else from_seconds(each) for each in untils), default=0)
+
+
+def _others(oracle: Oracle, user: str) -> Iterator[_Expected]:
+    for row in oracle.admissible_rows(user):
+        yield _Expected.of(oracle.decided(row), row)
+
+
+def _compare(
+    expected: _Expected, found: Found, *, gone: bool, over: bool
+) -> Iterator[tuple[str, str | None, Any, Any, Place]]:
+    """What differs of the published decision, of what the row decides, and of what it holds."""
+    if found.decision is not None or not (gone or over):
+        for label, want, got in _differences(expected.throttles, by_scope(found.decision)):
             yield "decision", label, want, got, found.decision_at
-
-    def _row(
-        self, events: Sequence[Event], expected: Throttles, found: Found, *, may_lack: bool
-    ) -> Iterator[tuple[str, str | None, Any, Any, Place]]:
-        if found.live is None:
-            if not may_lack and events:
-                yield "row", None, dict(self._live(events)), None, found.row_at
-            return
-        for label, want, got in self._compare(events, expected, _throttles(found.row)):
-            yield "row", label, want, got, found.row_at
-        held = self._live(events)
-        if any(count not in (None, found.live[topic]) for topic, count in held.items()):
-            yield "row", None, dict(held), dict(found.live), found.row_at
-
-    def _compare(
-        self, events: Sequence[Event], expected: Throttles, found: Throttles
-    ) -> list[tuple[str, Any, Any]]:
-        """Label, what was expected, what is there; for each label that differs."""
-        differences = _differences(expected, found)
-        if differences and oracle.tied(events):
-            for ties in range(1, ORDERS):
-                if not _differences(self._expected(events, ties), found):
-                    return []
-        return differences
-
-
-def _throttles(decision: Mapping[str, Any] | None) -> Throttles:
-    return {one["label"]: one for one in decision["throttles"]} if decision else {}
+    if found.live is None:
+        if not gone and any(expected.live.values()):
+            yield "row", None, dict(expected.live), None, found.row_at
+        return
+    for label, want, got in _differences(expected.throttles, by_scope(found.row)):
+        yield "row", label, want, got, found.row_at
+    if any(count != found.live[topic] for topic, count in expected.live.items()):
+        yield "row", None, dict(expected.live), dict(found.live), found.row_at
 
 
 def _differences(expected: Throttles, found: Throttles) -> list[tuple[str, Any, Any]]:
@@ -222,10 +227,11 @@ def _telling(throttle: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
     """What must agree of a throttle, its times as whole ticks."""
     if throttle is None:
         return None
+    until = throttle["until"]
     return (
         throttle["state"],
         throttle["factor"],
         from_seconds(throttle["from"]),
-        from_seconds(throttle["until"]),
+        None if until is None else from_seconds(until),
         tuple(throttle["reasons"]),
     )

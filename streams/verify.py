@@ -24,15 +24,12 @@ from zlib import crc32
 import click
 import msgspec
 import numpy as np
-import yaml
 from aiokafka.errors import KafkaError
 
 from governor.events import Limits
 from governor.gate import Gate
 from governor.labels import Labels
 from governor.ledger import Ledger
-from governor.oracle import Event
-from governor.policy import default_text
 from governor.records import Records
 from governor.rowcodec import RowError
 from streams import topics
@@ -41,7 +38,7 @@ from streams.pipeline import DECODERS
 from streams.reader import Reader, ReaderError, committed
 from streams.settings import Settings, read_policy, ticks
 from streams.topics import EVENT_TOPICS, TopicError
-from streams.verdict import Found, Judge, Place, Skipped, Verdict
+from streams.verdict import Event, Found, Judge, Place, Skipped, Verdict
 from streams.verify_report import Ticker
 
 __all__ = ["Span", "UncomparableError", "run", "verify"]
@@ -337,7 +334,7 @@ class _Partition:
         told, settings = self._told, self._settings
         verdict = Verdict(events=told.accepted, rejected=told.rejected, rows=len(ledger))
         horizon = ticks(settings.history)
-        judge = Judge(policy_as_written(settings), horizon, settings.row_limit, told.newest)
+        judge = Judge(read_policy(settings), horizon, settings.row_limit, told.newest)
         there = {user for user in rows if ledger.live(user) is not None}
         decided = {user for user, (_, value) in decisions.items() if value is not None}
         users = sorted(
@@ -385,10 +382,3 @@ class _Partition:
             if newest - horizon / 1e6 <= past:
                 return Skipped.BEFORE
         return None
-
-
-def policy_as_written(settings: Settings) -> Mapping[str, Any]:
-    """The policy that the workers have, as the oracle takes it."""
-    text = Path(settings.policy).read_text() if settings.policy else default_text()
-    policy: Mapping[str, Any] = yaml.safe_load(text)
-    return policy

@@ -21,10 +21,9 @@ from governor.events import (
     decode_impressions,
 )
 from governor.ledger import Ledger, Taken
-from governor.policy import Policy
 from governor.records import Records
 from tests import oracle
-from tests.oracle import SECOND, Decision, Oracle, Rule
+from tests.oracle import SECOND, Decision, Oracle, Rule, policy_of
 
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
 T0 = 1_700_000_000
@@ -41,18 +40,6 @@ DECODERS = {
 
 Event = tuple[str, dict[str, Any]]
 """Which input topic, and the JSON object."""
-
-
-def policy_of(rules: Iterable[Rule], version: str = "test") -> Policy:
-    """The policy with these rules, pointless ones included, which a file could not hold."""
-    written = []
-    for rule in rules:
-        time = f"{rule.window // SECOND}.{rule.window % SECOND:06d}s"
-        entry: dict[str, object] = {"name": rule.name, "per": rule.per}
-        entry |= {"spacing": time} if rule.kind == "spacing" else {}
-        entry |= {"cap": rule.limit, "window": time} if rule.kind == "cap" else {}
-        written.append(entry)
-    return Policy.model_validate({"version": version, "rules": written})
 
 
 class Engine:

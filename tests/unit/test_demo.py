@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from governor.oracle import throttles
+from governor.oracle import Oracle
 from governor.policy import duration, load
 from streams.demo import HISTORY, ROW_LIMIT, policy_text
 from streams.demo_check import Verdict, check
@@ -144,17 +143,17 @@ def test_an_episode_ends_when_it_is_free_again() -> None:
 
 def test_the_tally_agrees_with_the_oracle_on_the_sample() -> None:
     """Before each page view, an exposure is in excess just when the oracle's throttle says so."""
-    policy = yaml.safe_load(policy_text())
-    counted = Tally(load(policy_text(), horizon=HORIZON, row_limit=ROW_LIMIT).rules)
-    events: list[Any] = []
+    policy = load(policy_text(), horizon=HORIZON, row_limit=ROW_LIMIT)
+    counted, oracle = Tally(policy.rules), Oracle(policy, horizon=HORIZON, row_limit=ROW_LIMIT)
     looked = 0
     for each in (one for one in read_pages() if one[0].user == "44038"):
-        resting = throttles(policy, events, horizon=HORIZON, row_limit=ROW_LIMIT)
-        due = {label for label, one in resting.items() if one["until"] > each[0].ts}
+        resting = (oracle.decide("44038") or {"throttles": []})["throttles"]
+        due = {one["label"] for one in resting if one["until"] > each[0].ts}
         excess = {one.item for one, _ in counted.add(each)}
         expected = {one.item for one in each if {"user", f"campaign:{one.item}"} & due}
         assert excess == expected
-        events += events_of(each)
+        for topic, event in events_of(each):
+            assert oracle.add(topic.removesuffix("s"), event) is None
         looked += len(expected)
     assert looked > 30
 
@@ -234,10 +233,13 @@ def test_figures_are_read_from_the_metrics() -> None:
 
 # --- The check ----------------------------------------------------------------------------------
 
-POLICY = {
-    "version": "v1",
-    "rules": [{"name": "daily", "cap": 2, "per": "campaign", "window": "1d"}],
-}
+POLICY = load(
+    """
+    version: v1
+    rules:
+      - {name: daily, cap: 2, per: campaign, window: 1d}
+    """
+)
 PAGES = [page(0, "A", "B"), page(60, "A"), page(90, "B"), page(5, "A", user="v")]
 
 
@@ -252,10 +254,13 @@ def checked(topic: dict[str, Any], *more: Page) -> Verdict:
 @pytest.fixture
 def topic() -> dict[str, Any]:
     """What the topic ought to hold: A and B rest for u, nothing for v."""
-    events = [event for each in PAGES[:3] for event in events_of(each)]
-    due = throttles(POLICY, events, horizon=HORIZON, row_limit=ROW_LIMIT)
-    record = {"id": "u", "throttles": list(due.values()), "policy": "v1", "curves": None}
-    return {"u": record | {"decided_at": 5.5}}
+    oracle = Oracle(POLICY, horizon=HORIZON, row_limit=ROW_LIMIT)
+    for each in PAGES[:3]:
+        for kind, event in events_of(each):
+            oracle.add(kind.removesuffix("s"), event)
+    due = oracle.decide("u")
+    assert due is not None
+    return {"u": due | {"policy": "v1", "curves": None, "decided_at": 5.5}}
 
 
 def test_a_right_topic_passes(topic: dict[str, Any]) -> None:

@@ -1,0 +1,178 @@
+"""What the governor must answer, in plain Python: the definitions, with no engine behind them.
+
+Written to be read beside docs/policy.md and to check the compiled ledger against: it parses JSON
+by itself, counts time in integers, looks at every pair of entries, however slow that is, and
+shares nothing with the ledger but the policy and the decoding of consent strings. Where an answer
+of the ledger differs from this package, one of the two misreads the definitions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from governor.oracle.events import (
+    SECOND,
+    Entry,
+    RejectedError,
+    decode,
+    key_of,
+    seconds,
+    ticks,
+)
+from governor.oracle.rows import Row, row_of
+from governor.oracle.rules import Decision, decide
+from governor.oracle.ties import TooManyOrdersError, orders
+from governor.policy import Cap, Policy, Spacing
+
+__all__ = [
+    "SECOND",
+    "Decision",
+    "Entry",
+    "Event",
+    "Oracle",
+    "RejectedError",
+    "Row",
+    "TooManyOrdersError",
+    "by_scope",
+    "compare",
+    "decode",
+    "key_of",
+    "only",
+    "seconds",
+    "ticks",
+]
+
+Event = tuple[str, bytes | Mapping[str, Any] | None]
+"""``impression``, ``engagement`` or ``control``, and the JSON, as bytes or parsed."""
+
+
+class Oracle:
+    """Rows of many ids. ``add`` takes events in any order, ``admissible`` answers.
+
+    Args:
+        policy: what governs; it may be replaced at any time.
+        horizon: how far back a row remembers, in ticks.
+        row_limit: how many entries of each kind a row remembers, whatever the rules.
+    """
+
+    def __init__(self, policy: Policy, *, horizon: int, row_limit: int) -> None:
+        self.policy = policy
+        self.horizon = horizon
+        self.row_limit = row_limit
+        self.rows: dict[str, list[Entry]] = defaultdict(list)
+        """By key of the row, all that was ever accepted, in the order in which it came."""
+
+    def add(self, topic: str, value: bytes | Mapping[str, Any] | None) -> str | None:
+        """Record an event; the reason code if it is a dead letter, which changes nothing."""
+        try:
+            entries = decode(topic, value, self.policy.consent)
+        except RejectedError as rejection:
+            return rejection.reason
+        for entry in entries:
+            excluded = self.policy.exclude.covers(entry.key.rpartition("\0")[2])
+            if not (entry.invalid or excluded):
+                self.rows[entry.key].append(entry)
+        return None
+
+    def merge(self, key: str, known: str) -> None:
+        """All that was held of one id belongs to another: what a link does."""
+        moved = [replace(entry, key=known) for entry in self.rows.pop(key, [])]
+        self.rows[known] = [*self.rows[known], *moved]
+
+    def decide(self, key: str) -> Decision | None:
+        """The decision of an id by one order of ties, of which the ledger may choose another."""
+        return self.decided(self.row(key))
+
+    def row(self, key: str) -> Row | None:
+        """What the id's row is by that order; None if it holds nothing."""
+        arrivals = self.rows.get(key)
+        if not arrivals:
+            return None
+        smaller = sorted(set(arrivals), key=lambda e: (e.event_id, e.content))
+        rank = {entry: place for place, entry in enumerate(smaller)}
+        return row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
+
+    def decided(self, row: Row | None) -> Decision | None:
+        """The decision that follows from a row."""
+        return decide(row, self.policy) if row else None
+
+    def admissible(self, key: str) -> list[Decision | None]:
+        """Every decision of an id that some order of ties explains; nearly always one."""
+        answers: list[Decision | None] = []
+        for row in self.admissible_rows(key):
+            answer = self.decided(row)
+            if not any(compare(answer, other) == [] for other in answers):
+                answers.append(answer)
+        return answers
+
+    def admissible_rows(self, key: str) -> Iterator[Row | None]:
+        """What the id's row is, by each order of ties that could matter."""
+        arrivals = self.rows.get(key)
+        if not arrivals:
+            yield None
+            return
+        plain = all(isinstance(rule, Cap | Spacing) for rule in self.policy.rules)
+        said = any(e.topic != "impression" or e.zone or e.consent is not None for e in arrivals)
+        for rank in orders(set(arrivals), self.row_limit, every_tie=said or not plain):
+            yield row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
+
+
+def only(answers: Sequence[Decision | None]) -> Decision | None:
+    """The one admissible decision, where events were chosen so that no tie matters."""
+    assert len(answers) == 1, f"the answer depends on a tie: {answers}"
+    return answers[0]
+
+
+def compare(expected: Decision | None, actual: Decision | None) -> list[str]:
+    """What differs between two decisions of an id, in words; nothing if they are equal.
+
+    The order of throttles means nothing, that of reasons does; times are equal to the tick.
+    """
+    want, have = by_scope(expected), by_scope(actual)
+    differences = [f"{scope}: throttle is missing" for scope in want.keys() - have.keys()]
+    differences += [f"{scope}: throttle is not expected" for scope in have.keys() - want.keys()]
+    if (expected is None) != (actual is None):
+        differences.append(f"expected {expected and 'a decision'}, not {actual and 'a decision'}")
+    elif expected is not None and actual is not None:
+        for name in ("id", "id_type", "arm"):
+            if expected.get(name) != actual.get(name):
+                differences.append(
+                    f"{name}: expected {expected.get(name)!r}, not {actual.get(name)!r}"
+                )
+    if len(have) != len((actual or {"throttles": []})["throttles"]):
+        differences.append("a label is throttled twice")
+    for scope in want.keys() & have.keys():
+        differences += _compare_fields(scope, want[scope], have[scope])
+    return sorted(differences)
+
+
+def by_scope(decision: Mapping[str, Any] | None) -> dict[str, Decision]:
+    """Throttles by what there can be only one of."""
+    return {
+        " ".join([each["label"], str(each.get("match", "")), each["state"]]).strip(): each
+        for each in (decision or {"throttles": []})["throttles"]
+    }
+
+
+def _compare_fields(path: str, expected: Any, actual: Any) -> list[str]:
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        names = sorted(expected.keys() | actual.keys())
+        return [
+            difference
+            for name in names
+            for difference in _compare_fields(
+                f"{path}.{name}", expected.get(name, "<absent>"), actual.get(name, "<absent>")
+            )
+        ]
+    if _is_number(expected) and _is_number(actual):
+        same = ticks(expected) == ticks(actual)
+    else:
+        same = type(expected) is type(actual) and expected == actual
+    return [] if same else [f"{path}: expected {expected!r}, not {actual!r}"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

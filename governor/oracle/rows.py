@@ -1,0 +1,257 @@
+"""What a row is, by definition: of all the events of one id, those that it keeps and that count.
+
+A row is a function of the set of events, with one exception, which only the order of arrival can
+settle: an engagement that comes while consent is refused is gone for good.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from governor import zones
+from governor.oracle.events import Entry
+from governor.oracle.ties import Rank
+from governor.policy import Cap, Ignored, Policy, Reaction, Rule, Spacing
+
+__all__ = ["Row", "label_of", "matches", "row_of"]
+
+HARD_LIMIT = 1024
+REQUESTS = 64
+"""Requests to see less of one label that matter."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is kept, each kind newest first, and what is known of the whole."""
+
+    key: str
+    now: int
+    """The newest time of any kind."""
+    horizon: int
+    exposures: Sequence[Entry]
+    engagements: Sequence[Entry]
+    controls: Sequence[Entry]
+    shown: Sequence[Entry]
+    """Exposures that count: without those for which a smaller one stands."""
+    engaged: Sequence[Entry]
+    said: Sequence[Entry]
+    """Engagements and controls that count."""
+    zone: str
+    refused: bool
+    refused_at: int | None
+    """When consent was refused; None where it was just never granted."""
+
+    @property
+    def id_type(self) -> str:
+        """The type of the row's id."""
+        return self.key.partition("\0")[0] if "\0" in self.key else "user"
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return self.key.rpartition("\0")[2]
+
+
+def label_of(per: Sequence[str], labels: Mapping[str, str]) -> str | None:
+    """The label of these dimensions, if the labels have them all."""
+    if per == ("user",):
+        return "user"
+    if not all(dimension in labels for dimension in per):
+        return None
+    return " x ".join(f"{dimension}:{labels[dimension]}" for dimension in per)
+
+
+def matches(match: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -> bool:
+    """Whether an ad with these labels is meant."""
+    return all(labels.get(dimension) in values for dimension, values in match.items())
+
+
+def row_of(
+    arrivals: Sequence[Entry], policy: Policy, horizon: int, row_limit: int, rank: Rank
+) -> Row | None:
+    """The row that these events make, in the order in which they came; None if nothing is left."""
+    refusing = _Consent(policy.consent.required, rank)
+    admitted: list[Entry] = []
+    zoned: list[Entry] = []
+    erased = -1
+    for e in arrivals:
+        if e.type == "erase" and e.topic == "control":
+            erased = max(erased, e.ts)
+            refusing.forget(erased)
+            admitted = [other for other in admitted if other.ts > erased]
+            zoned = [other for other in zoned if other.ts > erased]
+            continue
+        if e.ts <= erased or (e.type == "link" and e.topic == "control"):
+            continue
+        if e.zone is not None and zones.known(e.zone):
+            zoned.append(e)
+        kept_out = e.topic == "engagement" and refusing.keeps_out(e)
+        if not kept_out and not (e.topic == "control" and e.type == "consent"):
+            admitted.append(e)
+        if e.consent is not None:
+            refusing.state(e)
+            admitted = [
+                other
+                for other in admitted
+                if other.topic != "engagement" or not refusing.keeps_out(other)
+            ]
+    times = [e.ts for e in admitted] + [e.ts for e in refusing.statements]
+    if not times:
+        return None
+    now = max(times)
+    kept = _Kept(policy, arrivals[0].key, now, horizon, row_limit, rank)
+    exposures = kept.exposures(admitted)
+    engagements = kept.engagements(admitted)
+    controls = kept.controls(admitted)
+    if not (exposures or engagements or controls or refusing.statements):
+        return None
+    zoned = [e for e in zoned if e.ts > now - horizon]
+    zone = max(zoned, key=lambda e: _place(e, rank)).zone if zoned else None
+    return Row(
+        arrivals[0].key,
+        now,
+        horizon,
+        exposures,
+        engagements,
+        controls,
+        _live(exposures),
+        _live(engagements),
+        _live(controls),
+        zone or policy.timezone,
+        refusing.refused,
+        refusing.at,
+    )
+
+
+def _place(e: Entry, rank: Rank) -> tuple[int, int]:
+    return e.ts, rank.get(e, 0)
+
+
+def _live(newest_first: Sequence[Entry]) -> list[Entry]:
+    """Those that count: no smaller one has the same event id, or, shown, the impression id."""
+    counting: list[Entry] = []
+    event_ids: set[str] = set()
+    impression_ids: set[str | None] = set()
+    for e in reversed(newest_first):
+        again = e.topic == "impression" and e.impression_id in impression_ids
+        if e.event_id not in event_ids and not again:
+            counting.append(e)
+        event_ids.add(e.event_id)
+        impression_ids |= {e.impression_id} - {None}
+    return counting[::-1]
+
+
+class _Consent:
+    """What was said about consent, so far."""
+
+    def __init__(self, required: bool, rank: Rank) -> None:
+        self.required = required
+        self.rank = rank
+        self.statements: list[Entry] = []
+
+    def state(self, e: Entry) -> None:
+        self.statements.append(e)
+
+    def forget(self, until: int) -> None:
+        self.statements = [e for e in self.statements if e.ts > until]
+
+    def _newest(self, granted: bool) -> tuple[int, int] | None:
+        said = [_place(e, self.rank) for e in self.statements if e.consent is granted]
+        return max(said, default=None)
+
+    @property
+    def refused(self) -> bool:
+        grant, refusal = self._newest(True), self._newest(False)
+        if refusal is None:
+            return grant is None and self.required
+        return grant is None or refusal > grant
+
+    @property
+    def at(self) -> int | None:
+        refusal = self._newest(False)
+        return refusal[0] if refusal else None
+
+    def keeps_out(self, engagement: Entry) -> bool:
+        return self.refused or (self.at is not None and engagement.ts <= self.at)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a row has room for: the newest, and what may still be asked about."""
+
+    policy: Policy
+    key: str
+    now: int
+    horizon: int
+    row_limit: int
+    rank: Rank
+
+    def exposures(self, admitted: Iterable[Entry]) -> list[Entry]:
+        recent = self._recent(admitted, "impression")
+        wanted = set(recent[: self.row_limit])
+        for rule in self._rules():
+            if isinstance(rule, Cap | Spacing | Ignored):
+                classes: dict[str, list[Entry]] = defaultdict(list)
+                for e in recent:
+                    label = label_of(rule.per, e.labels)
+                    if label and matches(rule.match, e.labels) and not _always(self.policy, e):
+                        classes[label].append(e)
+                for members in classes.values():
+                    wanted |= set(members[: self._need(rule)])
+        return [e for e in recent if e in wanted][:HARD_LIMIT]
+
+    def engagements(self, admitted: Iterable[Entry]) -> list[Entry]:
+        recent = self._recent(admitted, "engagement")
+        wanted = set(recent[: self.row_limit])
+        wanted |= set([e for e in recent if e.type == "conversion"][:1])
+        for rule in self._rules():
+            if isinstance(rule, Reaction):
+                newest: dict[str, Entry] = {}
+                for e in recent:
+                    label = label_of(rule.per, e.labels)
+                    if label and e.type == rule.type and matches(rule.match, e.labels):
+                        newest.setdefault(label, e)
+                wanted |= set(newest.values())
+        return [e for e in recent if e in wanted][:HARD_LIMIT]
+
+    def controls(self, admitted: Iterable[Entry]) -> list[Entry]:
+        every = sorted(
+            {e for e in admitted if e.topic == "control"},
+            key=lambda e: _place(e, self.rank),
+            reverse=True,
+        )
+        recent = [e for e in every if e.ts > self.now - self.horizon]
+        wanted = set(recent[: self.row_limit])
+        alike: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for e in every:
+            alike[e.label, "opt" if e.type in ("opt_out", "opt_in") else e.type].append(e)
+        for (_, sort), members in alike.items():
+            if sort == "opt":
+                wanted.add(members[0])
+            elif sort == "hide":
+                wanted |= {e for e in members[:1] if e.ts + self.policy.controls.hide > self.now}
+            elif sort == "less_often":
+                lasts = self.policy.controls.less_often
+                wanted |= {e for e in members[:REQUESTS] if e.ts + lasts > self.now}
+        return [e for e in every if e in wanted][:HARD_LIMIT]
+
+    def _recent(self, admitted: Iterable[Entry], topic: str) -> list[Entry]:
+        found = {e for e in admitted if e.topic == topic and e.ts > self.now - self.horizon}
+        return sorted(found, key=lambda e: _place(e, self.rank), reverse=True)
+
+    def _rules(self) -> list[Any]:
+        id_type = self.key.partition("\0")[0] if "\0" in self.key else "user"
+        return [rule for rule in self.policy.rules if rule.id == id_type]
+
+    def _need(self, rule: Rule) -> int:
+        if isinstance(rule, Cap):
+            lightest = min((ad.weight for ad in self.policy.ads), default=100)
+            return -(-100 * rule.limit // min(lightest, 100))
+        return rule.ignored * rule.levels if isinstance(rule, Ignored) else 1
+
+
+def _always(policy: Policy, e: Entry) -> bool:
+    return any(ad.priority == "always" and matches(ad.match, e.labels) for ad in policy.ads)
