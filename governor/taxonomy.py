@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ def categories() -> tuple[Category, ...]:
     return tuple(Category(*line.split("\t")) for line in lines[1:])
 
 
+@lru_cache(maxsize=4096)
 def family(wanted: str) -> frozenset[str] | None:
     """The ids and, in lower case, the names of a category and of all below it.
 

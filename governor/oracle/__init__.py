@@ -71,8 +71,8 @@ class Oracle:
             entries = decode(topic, value, self.policy.consent)
         except RejectedError as rejection:
             return rejection.reason
+        excluded = any(self.policy.exclude.covers(e.key.rpartition("\0")[2]) for e in entries)
         for entry in entries:
-            excluded = self.policy.exclude.covers(entry.key.rpartition("\0")[2])
             if not (entry.invalid or excluded):
                 self.rows[entry.key].append(entry)
         return None

@@ -1,7 +1,8 @@
 """What a row is, by definition: of all the events of one id, those that it keeps and that count.
 
 A row is a function of the set of events, with one exception, which only the order of arrival can
-settle: an engagement that comes while consent is refused is gone for good.
+settle: an engagement that comes while consent is refused is gone for good, and so is what had to
+go because of an engagement that was let go later.
 """
 
 from __future__ import annotations
@@ -88,20 +89,14 @@ def row_of(
             continue
         if e.zone is not None and zones.known(e.zone):
             zoned.append(e)
-        kept_out = e.topic == "engagement" and refusing.keeps_out(e)
-        if not kept_out and not (e.topic == "control" and e.type == "consent"):
+        if not refusing.keeps_out(e) and not (e.topic == "control" and e.type == "consent"):
             admitted.append(e)
         if e.consent is not None:
+            kept = _Kept(policy, e.key, _newest(admitted, refusing), horizon, row_limit, rank)
             refusing.state(e)
-            admitted = [
-                other
-                for other in admitted
-                if other.topic != "engagement" or not refusing.keeps_out(other)
-            ]
-    times = [e.ts for e in admitted] + [e.ts for e in refusing.statements]
-    if not times:
-        return None
-    now = max(times)
+            if any(map(refusing.keeps_out, admitted)):
+                admitted = [e for e in kept.all(admitted) if not refusing.keeps_out(e)]
+    now = _newest(admitted, refusing)
     kept = _Kept(policy, arrivals[0].key, now, horizon, row_limit, rank)
     exposures = kept.exposures(admitted)
     engagements = kept.engagements(admitted)
@@ -174,8 +169,13 @@ class _Consent:
         refusal = self._newest(False)
         return refusal[0] if refusal else None
 
-    def keeps_out(self, engagement: Entry) -> bool:
-        return self.refused or (self.at is not None and engagement.ts <= self.at)
+    def keeps_out(self, e: Entry) -> bool:
+        late = self.at is not None and e.ts <= self.at
+        return e.topic == "engagement" and (self.refused or late)
+
+
+def _newest(admitted: Iterable[Entry], consent: _Consent) -> int:
+    return max([e.ts for e in admitted] + [e.ts for e in consent.statements], default=0)
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,14 @@ class _Kept:
     horizon: int
     row_limit: int
     rank: Rank
+
+    def all(self, admitted: Sequence[Entry]) -> list[Entry]:
+        """What is kept of every kind."""
+        return [
+            *self.exposures(admitted),
+            *self.engagements(admitted),
+            *self.controls(admitted),
+        ]
 
     def exposures(self, admitted: Iterable[Entry]) -> list[Entry]:
         recent = self._recent(admitted, "impression")

@@ -117,6 +117,8 @@ def during_lifecycle(rule: Rule, row: Row, policy: Policy, rests: Iterator[Rest]
             until = min(until, ends)
             if until <= rest.start:
                 continue
+            if "until" in rest.evidence:
+                rest = rest._replace(evidence={**rest.evidence, "until": seconds(until)})
         yield rest._replace(until=until)
 
 

@@ -297,7 +297,7 @@ def test_a_tampered_record_is_told(topic: dict[str, Any], path: Any, value: obje
 
 def test_a_missing_decision_is_told() -> None:
     verdict = checked({})
-    assert (verdict.compared, len(verdict.differences), verdict.status) == (2, 2, 1)
+    assert (verdict.compared, len(verdict.differences), verdict.status) == (2, 3, 1)
 
 
 def test_a_superfluous_decision_is_told(topic: dict[str, Any]) -> None:
