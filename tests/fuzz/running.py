@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from governor.events import Limits, decode_controls, decode_engagements, decode_impressions
+import numpy as np
+
+from governor.events import Columns, Limits, decode_controls, decode_engagements, decode_impressions
 from governor.ledger import Ledger
 from governor.oracle import Oracle, TooManyOrdersError, compare, ticks
 from governor.policy import Policy
 from governor.records import Records
 from tests.fuzz.cases import DAY, Case, Event, looks_back
+
+__all__ = ["Mismatch", "Pair", "fails", "least", "run", "told"]
 
 DECODERS = {
     "impression": decode_impressions,
@@ -27,62 +32,140 @@ class Mismatch(AssertionError):
     """The ledger and the oracle differ."""
 
 
-def run(case: Case, met: Counter[str] | None = None) -> None:
-    """Compare both after the last batch and, for some, in the middle; count what was met."""
-    met = Counter() if met is None else met
-    policy = Policy.model_validate(case.policy)
-    ledger = Ledger(policy, horizon=case.horizon, row_limit=case.row_limit)
-    oracle = Oracle(policy, horizon=case.horizon, row_limit=case.row_limit)
+class Pair:
+    """A ledger and an oracle that are told the same.
+
+    Around the ledger is what a worker has around it: marks of the erased, whose older events do
+    not come in again, and links, by which an id's events go to another row.
+    """
+
+    def __init__(self, policy: Mapping[str, Any], *, horizon: int, row_limit: int) -> None:
+        checked = Policy.model_validate(policy)
+        self.ledger = Ledger(checked, horizon=horizon, row_limit=row_limit)
+        self.oracle = Oracle(checked, horizon=horizon, row_limit=row_limit)
+        self.erased: dict[str, int] = {}
+        self.links: dict[str, str] = {}
+        self.met: Counter[str] = Counter()
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Apply events as a worker does, in their order."""
+        known = [(topic, self._known(event)) for topic, event in events]
+        for (topic, _), group in groupby(known, key=_alone):
+            batch = [event for _, event in group]
+            values = [(None, json.dumps(each).encode(), int(each["ts"] * 1000)) for each in batch]
+            records = Records.of(values)
+            columns, rejected = DECODERS[topic](records, self.ledger.labels, Limits())
+            assert not rejected, rejected
+            for event in batch:
+                if topic == "control" and event["type"] == "erase":
+                    user, ts = event["user_id"], ticks(event["ts"])
+                    self.erased[user] = max(ts, self.erased.get(user, 0))
+                assert self.oracle.add(topic, event) is None
+            is_erasing = topic == "control" and batch[0]["type"] == "erase"
+            admitted = columns if is_erasing else self._not_erased(columns)
+            for outcome, number in self.ledger.apply(admitted).counts().items():
+                self.met[f"outcome {outcome}"] += number
+
+    def link(self, key: str, known: str) -> None:
+        """One id becomes another: its row goes over, and its later events too."""
+        self.ledger.merge(known, self.ledger.raw(key))
+        self.ledger.forget(key)
+        self.oracle.merge(key, known)
+        self.links[key] = known
+        self.met["linked"] += len(self.oracle.rows[known])
+
+    def govern(self, policy: Mapping[str, Any]) -> None:
+        """Have another policy from now on."""
+        checked = Policy.model_validate(policy)
+        self.ledger.set_policy(checked)
+        self.oracle.policy = checked
+
+    def compare(self) -> None:
+        """Every row's decision is one that the definitions admit."""
+        for key in self.links:
+            if self.ledger.decide(key) is not None:
+                raise Mismatch(f"{key!r} has a decision of its own after its link")
+        for key in list(self.oracle.rows):
+            actual = self.ledger.decide(key)
+            self.met["rows"] += 1
+            self.met["decisions"] += actual is not None
+            if compare(self.oracle.decide(key), actual) == []:
+                continue
+            try:
+                differences = [compare(one, actual) for one in self.oracle.admissible(key)]
+            except TooManyOrdersError:
+                self.met["undecided"] += 1
+                continue
+            if [] not in differences:
+                raise Mismatch(f"{key!r}: " + "\n  ".join(min(differences, key=_length)))
+
+    def _known(self, event: dict[str, Any]) -> dict[str, Any]:
+        user = event["user_id"]
+        while user in self.links:
+            user = self.links[user]
+        return event | {"user_id": user}
+
+    def _not_erased(self, columns: Columns) -> Columns:
+        if not self.erased:
+            return columns
+        starts, sizes = columns.user_start.tolist(), columns.user_size.tolist()
+        keys = [
+            bytes(columns.text[start : start + size]).decode()
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+        until = np.array([self.erased.get(key, -1) for key in keys], np.int64)
+        self.met["erased then replayed"] += int(np.sum(columns.ts <= until))
+        return columns.select(np.flatnonzero(columns.ts > until))
+
+
+def run(case: Case) -> Counter[str]:
+    """Compare after the last batch and in the middle; what was met."""
+    pair = Pair(case.policy, horizon=case.horizon, row_limit=case.row_limit)
     half = len(case.batches) // 2
     for i, batch in enumerate(case.batches):
         if i == half and case.later is not None:
-            ledger.set_policy(Policy.model_validate(case.later))
-            oracle.policy = Policy.model_validate(case.later)
-            met["widened policy"] += sum(map(len, case.batches[:i]))
-        feed(ledger, batch, met)
-        for topic, event in batch:
-            reason = oracle.add(topic, event)
-            assert reason is None, (reason, event)
+            pair.govern(case.later)
+            pair.met["widened policy"] += sum(map(len, case.batches[:i]))
+        if i == half and case.features.linked:
+            _link_some(pair, case.seed)
+        pair.feed(batch)
         if i == half:
-            compare_all(ledger, oracle, met)
-    compare_all(ledger, oracle, met)
-    count(case, ledger, oracle, met)
+            pair.compare()
+    if case.features.erased:
+        pair.feed(case.events)
+    pair.compare()
+    _count(case, pair)
+    return pair.met
 
 
-def feed(ledger: Ledger, batch: tuple[Event, ...], met: Counter[str]) -> None:
-    """Apply a batch as a worker does, in its order."""
-    for topic, group in groupby(batch, key=lambda event: event[0]):
-        events = [event for _, event in group]
-        values = [(None, json.dumps(one).encode(), int(one["ts"] * 1000)) for one in events]
-        columns, rejected = DECODERS[topic](Records.of(values), ledger.labels, Limits())
-        assert not rejected, rejected
-        for outcome, number in ledger.apply(columns).counts().items():
-            met[f"outcome {outcome}"] += number
+def _link_some(pair: Pair, seed: int) -> None:
+    chance = random.Random(seed)
+    users = sorted(key for key in pair.oracle.rows if "\0" not in key)
+    chance.shuffle(users)
+    for key, known in zip(users[0::3], users[1::3], strict=False):
+        pair.link(key, known)
+    for known, last in zip(users[1::3], users[2::3], strict=False):
+        if chance.random() < 0.3:
+            pair.link(known, last)
 
 
-def compare_all(ledger: Ledger, oracle: Oracle, met: Counter[str]) -> None:
-    """Every row's decision is one that the definitions admit."""
-    for key in list(oracle.rows):
-        actual = ledger.decide(key)
-        met["rows"] += 1
-        met["decisions"] += actual is not None
-        if compare(oracle.decide(key), actual) == []:
-            continue
-        try:
-            differences = [compare(one, actual) for one in oracle.admissible(key)]
-        except TooManyOrdersError:
-            met["undecided"] += 1
-            continue
-        if [] not in differences:
-            raise Mismatch(f"{key!r}: " + "\n  ".join(min(differences, key=len)))
+def _alone(event: Event) -> tuple[str, int]:
+    """What may be applied at once: events of one topic, an erasure by itself."""
+    topic, content = event
+    return topic, id(content) if content.get("type") == "erase" else 0
 
 
-def count(case: Case, ledger: Ledger, oracle: Oracle, met: Counter[str]) -> None:
+def _length(differences: list[str]) -> int:
+    return len(differences)
+
+
+def _count(case: Case, pair: Pair) -> None:
     """What the stream of a case had that is hard."""
+    met = pair.met
     met["events"] += len(case.events)
-    met["overflow"] += ledger.overflow
-    longest = looks_back(ledger.policy)
-    for entries in oracle.rows.values():
+    met["overflow"] += pair.ledger.overflow
+    longest = looks_back(pair.ledger.policy)
+    for entries in pair.oracle.rows.values():
         now = 0
         times = Counter(entry.ts for entry in set(entries))
         met["ties"] += sum(number for number in times.values() if number > 1)
@@ -95,47 +178,7 @@ def count(case: Case, ledger: Ledger, oracle: Oracle, met: Counter[str]) -> None
         )
 
 
-def least(case: Case, fails: Callable[[Case], bool]) -> Case:
-    """A smaller case that fails still: without any event, rule or section that it does not need."""
-    case = _try(case, fails, [replace(case, batches=tuple((event,) for event in case.events))])
-    while True:
-        smaller = next((one for one in _smaller(case) if fails(one)), None)
-        if smaller is None:
-            return case
-        case = smaller
-
-
-def _try(case: Case, fails: Callable[[Case], bool], others: list[Case]) -> Case:
-    return next((one for one in others if fails(one)), case)
-
-
-def _smaller(case: Case) -> Iterator[Case]:
-    batches = case.batches
-    size = len(batches) // 2
-    while size:
-        for first in range(0, len(batches), size):
-            rest = batches[:first] + batches[first + size :]
-            if rest:
-                yield replace(case, batches=rest)
-        size //= 2
-    rules: list[Any] = case.policy["rules"]
-    if len(rules) > 1:
-        for i in range(len(rules)):
-            yield replace(case, policy=case.policy | {"rules": rules[:i] + rules[i + 1 :]})
-    for section in case.policy.keys() - {"rules", "version"}:
-        rest = {key: value for key, value in case.policy.items() if key != section}
-        yield replace(case, policy=rest)
-    for i, rule in enumerate(rules):
-        for name in rule.keys() & {"match", "shadow", "count", "id"}:
-            plain = {key: value for key, value in rule.items() if key != name}
-            yield replace(
-                case, policy=case.policy | {"rules": [*rules[:i], plain, *rules[i + 1 :]]}
-            )
-    for i, batch in enumerate(batches):
-        ((topic, event),) = batch
-        for name in event.keys() - {"event_id", "user_id", "ts", "type", "campaign_id"}:
-            plain = {key: value for key, value in event.items() if key != name}
-            yield replace(case, batches=(*batches[:i], ((topic, plain),), *batches[i + 1 :]))
+# --- The least case that fails ------------------------------------------------------------------
 
 
 def fails(case: Case) -> bool:
@@ -144,22 +187,63 @@ def fails(case: Case) -> bool:
         run(case)
     except Mismatch:
         return True
-    except AssertionError:
-        return False
     return False
+
+
+def least(case: Case, still: Callable[[Case], bool] = fails) -> Case:
+    """A smaller case that fails still: without any event, rule or section that it does not need."""
+    single = replace(case, batches=tuple((event,) for event in case.events))
+    if still(single):
+        case = single
+    while True:
+        smaller = next((one for one in _smaller(case) if still(one)), None)
+        if smaller is None:
+            return case
+        case = smaller
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    batches = case.batches
+    size = len(batches) // 2
+    while size:
+        for first in range(0, len(batches), size):
+            left = batches[:first] + batches[first + size :]
+            if left:
+                yield replace(case, batches=left)
+        size //= 2
+    for policy in _plainer(case.policy):
+        yield replace(case, policy=policy)
+    for i, batch in enumerate(batches):
+        for topic, event in batch if len(batch) == 1 else ():
+            for name in event.keys() - {"event_id", "user_id", "ts", "type", "campaign_id"}:
+                plain = {key: value for key, value in event.items() if key != name}
+                yield replace(case, batches=(*batches[:i], ((topic, plain),), *batches[i + 1 :]))
+
+
+def _plainer(policy: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    rules: list[dict[str, Any]] = policy["rules"]
+    if len(rules) > 1:
+        for i in range(len(rules)):
+            yield policy | {"rules": rules[:i] + rules[i + 1 :]}
+    for section in policy.keys() - {"rules", "version"}:
+        yield {key: value for key, value in policy.items() if key != section}
+    for i, rule in enumerate(rules):
+        for name in rule.keys() & {"match", "shadow", "count", "id"}:
+            plain = {key: value for key, value in rule.items() if key != name}
+            yield policy | {"rules": [*rules[:i], plain, *rules[i + 1 :]]}
 
 
 def told(case: Case) -> str:
     """A failing case as somebody can read and run it."""
-    message = ""
+    message = "it does not fail"
     try:
         run(case)
     except Mismatch as error:
         message = str(error)
-    lines = [f"policy: {json.dumps(case.policy)}", f"horizon {case.horizon}, rows {case.row_limit}"]
-    if case.later:
-        lines.append(f"later: {json.dumps(case.later)}")
+    lines = [f"policy: {json.dumps(case.policy)}"]
+    lines += [f"later: {json.dumps(case.later)}"] if case.later else []
+    lines += [f"horizon: {case.horizon} ticks, row_limit: {case.row_limit}"]
     start = min(ticks(event["ts"]) for _, event in case.events)
     for topic, event in case.events:
         lines.append(f"  +{(ticks(event['ts']) - start) / 1e6:<14} {topic:11}{json.dumps(event)}")
-    return "\n".join([f"seed {case.seed}", message, *lines])
+    return "\n".join([f"seed {case.seed}, {case.features}", message, *lines])

@@ -1,0 +1,39 @@
+"""The ledger against the oracle over random policies and streams (`tests.fuzz`), by seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.fuzz.cases import case
+from tests.fuzz.mixes import LEAST, MIXES
+from tests.fuzz.running import Mismatch, least, run, told
+
+MET: Counter[str] = Counter()
+"""Over all mixes, in the order in which the tests run."""
+
+
+@pytest.mark.parametrize("mix", range(len(MIXES)))
+def test_the_ledger_answers_as_the_definitions_do(mix: int) -> None:
+    wanted = -(-LEAST["events"] // len(MIXES))
+    met: Counter[str] = Counter()
+    seed = mix
+    while met["events"] < wanted:
+        drawn = case(seed, MIXES[mix])
+        try:
+            met += run(drawn)
+        except Mismatch:
+            pytest.fail(told(least(drawn)))
+        seed += len(MIXES)
+    assert met["decisions"] > met["rows"] / 20
+    assert met["undecided"] < met["rows"] / 100
+    MET.update(met)
+
+
+def test_the_run_met_what_is_hard() -> None:
+    """Runs after the test above, of whose mixes it adds up the counts."""
+    if MET["events"] < LEAST["events"]:
+        pytest.fail("run the whole module: the counts are of all its mixes")
+    short = {what: MET[what] for what, least in LEAST.items() if MET[what] < least}
+    assert not short
