@@ -63,6 +63,9 @@ DIMENSIONS: Final = (
 )
 """The built-in label dimensions; any other is a custom label key."""
 
+CONTROLS: Final = ("hide", "consent")
+"""Reasons that decisions give besides the names of rules."""
+
 LIFECYCLE: Final = ("prospect", "engaged", "customer", "lapsed")
 ENGAGEMENTS: Final = ("click", "dwell", "visit", "conversion", "hide", "complaint")
 ID_TYPES: Final = ("user", "device", "household")
@@ -128,6 +131,8 @@ def name(value: object) -> str:
             f"{shown(value)} is not a name (lower-case letters, digits and hyphens, "
             f"at most 63): write {plain or 'user-daily'}"
         )
+    if value in CONTROLS:
+        raise ValueError(f"{shown(value)} is the name of people's own controls: write {value}-rule")
     return value
 
 
