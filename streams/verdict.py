@@ -150,19 +150,19 @@ class Judge:
         newest = max((from_seconds(event["ts"]) for _, event in events), default=0)
         gone = newest <= self.watermark - 2 * self.horizon
         over = first.ends <= self.watermark - GRACE
-        differences = list(_compare(first, found, gone=gone, over=over))
+        differences = []
+        try:
+            for looked_at in (_decision, _row):
+                by_first = list(looked_at(first, found, gone, over))
+                others = _others(oracle, user) if by_first else ()
+                if all(list(looked_at(other, found, gone, over)) for other in others):
+                    differences += by_first
+        except TooManyOrdersError:
+            verdict.skipped[Skipped.TIES] += 1
+            return
         late = bool(events) and newest <= self.watermark - self.horizon
         if differences and late and found.live is not None:
             verdict.skipped[Skipped.LATE] += 1
-            return
-        try:
-            if differences and any(
-                not list(_compare(other, found, gone=gone, over=over))
-                for other in _others(oracle, user)
-            ):
-                differences = []
-        except TooManyOrdersError:
-            verdict.skipped[Skipped.TIES] += 1
             return
         verdict.judged += 1
         verdict.throttles += len(first.throttles)
@@ -198,13 +198,18 @@ def _others(oracle: Oracle, user: str) -> Iterator[_Expected]:
         yield _Expected.of(oracle.decided(row), row)
 
 
-def _compare(
-    expected: _Expected, found: Found, *, gone: bool, over: bool
-) -> Iterator[tuple[str, str | None, Any, Any, Place]]:
-    """What differs of the published decision, of what the row decides, and of what it holds."""
+_Told = Iterator[tuple[str, str | None, Any, Any, Place]]
+
+
+def _decision(expected: _Expected, found: Found, gone: bool, over: bool) -> _Told:
+    """What differs of the published decision, which may be absent once it is over."""
     if found.decision is not None or not (gone or over):
         for label, want, got in _differences(expected.throttles, by_scope(found.decision)):
             yield "decision", label, want, got, found.decision_at
+
+
+def _row(expected: _Expected, found: Found, gone: bool, _over: bool) -> _Told:
+    """What differs of what the row decides, and of what it holds."""
     if found.live is None:
         if not gone and any(expected.live.values()):
             yield "row", None, dict(expected.live), None, found.row_at

@@ -150,9 +150,11 @@ def compare(expected: Decision | None, actual: Decision | None) -> list[str]:
 
 
 def by_scope(decision: Mapping[str, Any] | None) -> dict[str, Decision]:
-    """Throttles by what there can be only one of."""
+    """Throttles by what there can be only one of: label, match, and whether it is in shadow."""
     return {
-        " ".join([each["label"], str(each.get("match", "")), each["state"]]).strip(): each
+        each["label"]
+        + (f" where {each['match']}" if "match" in each else "")
+        + (" in shadow" if each["state"] == "shadow" else ""): each
         for each in (decision or {"throttles": []})["throttles"]
     }
 

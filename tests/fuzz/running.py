@@ -97,7 +97,8 @@ class Pair:
                 self.met["undecided"] += 1
                 continue
             if [] not in differences:
-                raise Mismatch(f"{key!r}: " + "\n  ".join(min(differences, key=_length)))
+                closest: list[str] = min(differences, key=len)
+                raise Mismatch(f"{key!r}: " + "\n  ".join(closest))
 
     def _known(self, event: dict[str, Any]) -> dict[str, Any]:
         user = event["user_id"]
@@ -153,10 +154,6 @@ def _alone(event: Event) -> tuple[str, int]:
     """What may be applied at once: events of one topic, an erasure by itself."""
     topic, content = event
     return topic, id(content) if content.get("type") == "erase" else 0
-
-
-def _length(differences: list[str]) -> int:
-    return len(differences)
 
 
 def _count(case: Case, pair: Pair) -> None:

@@ -603,7 +603,7 @@ def test_what_is_allowed_and_hardly_meant_is_warned_about(case: str) -> None:
     assert any(one.startswith(str(told)) for one in warnings), warnings
 
 
-QUIET = {
+QUIET: dict[str, tuple[dict[str, object], ...]] = {
     "a stricter one in shadow": (cap(cap=3, shadow=True), cap("b", cap=4)),
     "other ids": (cap(cap=3), cap("b", cap=4, id="household")),
     "other counts": (cap(cap=3), cap("b", cap=4, count="viewable")),

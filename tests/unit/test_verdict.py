@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import yaml
 
 from governor.decisions import GRACE
 from governor.events import Limits
 from governor.gate import Gate
 from governor.ledger import Ledger
-from governor.oracle import Event
 from governor.policy import load
 from governor.records import Records
 from governor.ticks import SECOND
 from streams.home import Home
 from streams.pipeline import ingest
-from streams.verdict import Found, Judge, Place, Skipped, Verdict
+from streams.verdict import Event, Found, Judge, Place, Skipped, Verdict
 from tests.integration.deployment import policy_text
 from tests.integration.scenario import RULES, scenario
 
@@ -61,7 +59,7 @@ def judged(
     found = Found(row if decision == "of the row" else decision, HERE, row, ledger.live(user), HERE)
     verdict = Verdict()
     newest = max([watermark, *(event["ts"] for _, event in told)])
-    judge = Judge(yaml.safe_load(policy), HORIZON, 128, round(newest * SECOND))
+    judge = Judge(load(policy), HORIZON, 128, round(newest * SECOND))
     judge.judge(user, told, None, found, verdict)
     return verdict
 
