@@ -1,4 +1,4 @@
-# make setup | demo | test | test-all | check | chaos | soak
+# make setup | demo | test | test-all | fuzz | check | chaos | soak
 # make bench | bench-throughput | bench-recovery | bench-peers | bench-compare
 
 SHELL := bash
@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all check settings-table lock bench bench-throughput bench-peers \
+.PHONY: setup demo test test-all fuzz check settings-table lock bench bench-throughput bench-peers \
   bench-compare chaos soak bench-recovery
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
@@ -35,6 +35,9 @@ test: setup ## Unit and integration tests, at most ten minutes
 
 test-all: setup ## Every test
 	@$(BIN)/python -m pytest
+
+fuzz: setup ## The ledger against the oracle on random streams, for MINUTES (10)
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 check: setup ## What must hold of the sources
 	$(BIN)/ruff check .
