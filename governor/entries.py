@@ -5,12 +5,16 @@
     word 2   hash of the exposure's id (40 bits) | ad (24 bits)
 
 "What happened" holds the kind of entry (2 bits), its type within the kind (5 bits), the
-retargeting flag, and the shadow bit, which is derived: an entry is *shadowed*, and counts for
-nothing, when a smaller entry of the same kind stands for the same event or the same exposure.
-The bits left over are zero. Time fits until the year 2112.
+retargeting flag, the shadow bit, and whether an engagement could not have been seen. The shadow
+bit is derived: an entry is *shadowed*, and counts for nothing, when a smaller entry of the same
+kind stands for the same event or the same exposure. The bits left over are zero. Time fits until
+the year 2112.
 
 Entries have one total order, by time, then event hash, then content, so that a row is the same
-whatever order its events came in.
+whatever order its events came in. Exposures, engagements and controls stand newest first;
+behind them the row's *facts*, of each type at most the newest: what several events say and only
+the last of them decides (the time zone, a grant and a refusal of consent), and how far back the
+row has been cut.
 """
 
 from __future__ import annotations
@@ -25,32 +29,60 @@ __all__ = [
     "CONTROL",
     "ENGAGEMENT",
     "EXPOSURE",
+    "FACT",
+    "FACTS",
+    "INVALID",
     "MAX_TIME",
     "RETARGETING",
+    "UNMEASURABLE",
     "WORDS",
     "ad_of",
     "any_shadowed",
     "cast_shadow",
     "cast_shadows",
     "content",
+    "fact_of",
+    "facts_from",
     "kind_of",
+    "newest_of",
     "older",
     "shadowed",
     "ticks_of",
     "time_word",
     "twins",
+    "type_of",
 ]
 
 WORDS = 3
-EXPOSURE, ENGAGEMENT, CONTROL = 0, 1, 2
+EXPOSURE, ENGAGEMENT, CONTROL, FACT = 0, 1, 2, 3
 TYPE_SHIFT = 2
 RETARGETING = 1 << 7
 SHADOW = 1 << 8
+UNMEASURABLE = 1 << 9
+INVALID = 1 << 11
+"""Of an event on its way only: it is not taken in."""
+
+VIEWABLE = 2
+"""The type of an exposure that was seen."""
+
+CLICK, CONVERSION, HIDDEN, COMPLAINT, OTHER = 1, 4, 5, 6, 31
+"""Types of engagements; what OTHER is, its ad's labels say."""
+
+OPT_OUT, OPT_IN, CONSENT, LESS_OFTEN, ERASE, LINK, HIDE = 0, 1, 2, 3, 4, 5, 6
+"""Types of controls. Of these, CONSENT, ERASE and LINK are never entries of a row."""
+
+ZONE, GRANT, REFUSAL, CUT = 0, 1, 2, 3
+"""Types of facts. The ad of a ZONE is its name; a CUT is the newest entry that was pushed out."""
+
+FACTS = 4
+"""The most facts that a row holds."""
+
 MAX_TIME = (1 << 51) - 1
 """The latest time an entry can have, in ticks."""
 
 _TIME_SHIFT = np.uint64(12)
 _KIND = np.uint64(3)
+_TYPE_SHIFT, _TYPE = np.uint64(TYPE_SHIFT), np.uint64(31)
 _SHADOW = np.uint64(SHADOW)
 _WHAT = np.uint64(0xFFF ^ SHADOW)
 _AD = np.uint64((1 << 24) - 1)
@@ -72,8 +104,14 @@ def ticks_of(word0: np.uint64) -> int:
 
 @compiled
 def kind_of(word0: np.uint64) -> int:
-    """EXPOSURE, ENGAGEMENT or CONTROL."""
+    """EXPOSURE, ENGAGEMENT, CONTROL or FACT."""
     return integer(word0 & _KIND)
+
+
+@compiled
+def type_of(word0: np.uint64) -> int:
+    """The entry's type within its kind."""
+    return integer((word0 >> _TYPE_SHIFT) & _TYPE)
 
 
 @compiled
@@ -86,6 +124,37 @@ def shadowed(word0: np.uint64) -> bool:
 def ad_of(word2: np.uint64) -> int:
     """The ad's number in its partition's `Labels`."""
     return integer(word2 & _AD)
+
+
+@compiled
+def facts_from(entry: NDArray[np.uint64], length: int) -> int:
+    """Where a row's facts begin: how many other entries it holds."""
+    at = length
+    while at > 0 and kind_of(entry[at - 1, 0]) == FACT:
+        at -= 1
+    return at
+
+
+@compiled
+def fact_of(entry: NDArray[np.uint64], length: int, wanted: int) -> int:
+    """Where the fact of this type stands, or -1."""
+    at = length - 1
+    while at >= 0 and kind_of(entry[at, 0]) == FACT:
+        if type_of(entry[at, 0]) == wanted:
+            return at
+        at -= 1
+    return -1
+
+
+@compiled
+def newest_of(entry: NDArray[np.uint64], length: int) -> int:
+    """The newest time of a row that is not empty: *now*, as far as the row knows."""
+    now = ticks_of(entry[0, 0])
+    at = length - 1
+    while at > 0 and kind_of(entry[at, 0]) == FACT:
+        now = max(now, ticks_of(entry[at, 0]))
+        at -= 1
+    return now
 
 
 @compiled

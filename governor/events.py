@@ -18,12 +18,33 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from governor.ads import FIELDS, TYPE_KEY, Ad
 from governor.compiled import compiled
-from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, MAX_TIME, RETARGETING, TYPE_SHIFT
+from governor.consent import BadConsentError
+from governor.consent import decode as decode_consent
+from governor.entries import (
+    CONSENT,
+    CONTROL,
+    ENGAGEMENT,
+    ERASE,
+    EXPOSURE,
+    HIDE,
+    INVALID,
+    LESS_OFTEN,
+    LINK,
+    MAX_TIME,
+    OPT_IN,
+    OPT_OUT,
+    OTHER,
+    RETARGETING,
+    TYPE_SHIFT,
+    UNMEASURABLE,
+)
 from governor.hashing import hash_spans
-from governor.labels import FIELDS, Ad, Labels, find_ad
+from governor.labels import Labels, find_ad
 from governor.records import Records
-from governor.scan import Times, ad_spans, lone_exposures, scan
+from governor.rules import ENGAGEMENT_TYPES
+from governor.scan import UNKNOWN_ZONE, Times, ad_spans, lone_exposures, scan
 from governor.ticks import SECOND
 
 __all__ = [
@@ -49,13 +70,19 @@ MILLISECONDS_FROM = 1e11
 is as large, and every one in milliseconds since 1973 is."""
 
 EXPOSURE_TYPES = {None: 0, "impression": 0, "loaded": 1, "viewable": 2}
-ENGAGEMENT_TYPES = {"click": 1, "dwell": 2, "visit": 3, "conversion": 4, "hide": 5, "complaint": 6}
-OTHER_ENGAGEMENT = 31
 _ID_TYPE = re.compile("[a-z_]{1,32}").fullmatch
 MAX_IDS = 16
 """Ids besides the user's of one event."""
 
-CONTROL_TYPES = {"opt_out": 0, "opt_in": 1, "consent": 2, "less_often": 3, "erase": 4, "link": 5}
+CONTROL_TYPES = {
+    "opt_out": OPT_OUT,
+    "opt_in": OPT_IN,
+    "consent": CONSENT,
+    "less_often": LESS_OFTEN,
+    "erase": ERASE,
+    "link": LINK,
+    "hide": HIDE,
+}
 
 
 class Reason(StrEnum):
@@ -113,6 +140,10 @@ class Columns:
     """The record's own timestamp in milliseconds."""
     source: NDArray[np.int64]
     """Which record the event came in. One that names several ids is there once for each."""
+    zone: NDArray[np.int64]
+    """The ad that stands for the event's time zone; -1 where it names none that exists."""
+    consent: NDArray[np.int64]
+    """What the event says about retargeting: 1 granted, 2 refused, 0 nothing."""
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -140,6 +171,10 @@ class _Impression(msgspec.Struct, gc=False):
     kind: str | None = None
     retargeting: bool = False
     ids: dict[str, str] | None = None
+    tz: str | None = None
+    consent: Any = None
+    invalid: bool = False
+    measurable: bool = True
 
 
 class _Engagement(msgspec.Struct, gc=False):
@@ -157,6 +192,7 @@ class _Engagement(msgspec.Struct, gc=False):
     segment: str | None = None
     labels: dict[str, str] | None = None
     ids: dict[str, str] | None = None
+    tz: str | None = None
 
 
 class _Control(msgspec.Struct, gc=False):
@@ -175,6 +211,8 @@ class _Control(msgspec.Struct, gc=False):
     labels: dict[str, str] | None = None
     ids: dict[str, str] | None = None
     to: str | None = None
+    tz: str | None = None
+    consent: Any = None
 
 
 class _BadEventError(Exception):
@@ -198,12 +236,15 @@ class _Decoded:
     """Whether an event without an exposure id is an exposure of its own."""
     ids: Sequence[dict[str, str] | None] = ()
     """Ids besides the user's of each event; empty when no event has any."""
+    zone: Sequence[str | None] = ()
+    consent: Sequence[int] = ()
+    """As in `Columns`; empty when no event says anything."""
 
 
-def _impressions(events: Sequence[_Impression]) -> _Decoded:
+def _impressions(events: Sequence[_Impression], known: Labels) -> _Decoded:
     (
         event_id, user_id, ts, campaign, impression_id, creative, advertiser, category, channel,
-        surface, segment, labels, kind, retargeting, ids,
+        surface, segment, labels, kind, retargeting, ids, zone, consent, invalid, measurable,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     if "" in campaign:
         raise _BadEventError(Reason.EMPTY_ID, "campaign_id is empty")
@@ -211,6 +252,9 @@ def _impressions(events: Sequence[_Impression]) -> _Decoded:
         what = list(map(_exposure, kind, retargeting))
     else:
         what = [EXPOSURE] * len(events)
+    if any(invalid) or not all(measurable):
+        flags = zip(what, invalid, measurable, strict=True)
+        what = [one | INVALID * bad | UNMEASURABLE * (not seen) for one, bad, seen in flags]
     return _Decoded(
         event_id,
         user_id,
@@ -220,7 +264,20 @@ def _impressions(events: Sequence[_Impression]) -> _Decoded:
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
         alone=True,
         ids=ids,
+        zone=zone,
+        consent=_consents(consent, known),
     )
+
+
+def _consents(said: Sequence[Any], known: Labels) -> Sequence[int]:
+    """What events say about retargeting, in the codes of `Columns.consent`."""
+    if not any(one is not None for one in said):
+        return ()
+    try:
+        granted = [None if one is None else decode_consent(one, known.consent) for one in said]
+    except BadConsentError as error:
+        raise _BadEventError(Reason.WRONG_TYPE, str(error)) from None
+    return [0 if one is None else 1 if one else 2 for one in granted]
 
 
 def _exposure(kind: str | None, retargeting: bool) -> int:
@@ -230,7 +287,7 @@ def _exposure(kind: str | None, retargeting: bool) -> int:
     return EXPOSURE | code << TYPE_SHIFT | (RETARGETING if retargeting else 0)
 
 
-def _engagements(events: Sequence[_Engagement]) -> _Decoded:
+def _engagements(events: Sequence[_Engagement], _known: Labels) -> _Decoded:
     for event in events:
         if not event.type:
             raise _BadEventError(Reason.MISSING_FIELD, "type is empty")
@@ -238,24 +295,40 @@ def _engagements(events: Sequence[_Engagement]) -> _Decoded:
             raise _BadEventError(
                 Reason.MISSING_FIELD, "neither impression_id nor a label says what it answers"
             )
-        if event.type not in ENGAGEMENT_TYPES:
-            event.labels = {**(event.labels or {}), "engagement": event.type}
     (
         event_id, user_id, ts, kind, impression_id, campaign, creative, advertiser, category,
-        channel, surface, segment, labels, ids,
+        channel, surface, segment, labels, ids, zone,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     return _Decoded(
         event_id,
         user_id,
         ts,
         impression_id,
-        [ENGAGEMENT | ENGAGEMENT_TYPES.get(one, OTHER_ENGAGEMENT) << TYPE_SHIFT for one in kind],
-        _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
+        [ENGAGEMENT | ENGAGEMENT_TYPES.get(one, OTHER) << TYPE_SHIFT for one in kind],
+        _ads(
+            campaign,
+            creative,
+            advertiser,
+            category,
+            channel,
+            surface,
+            segment,
+            _typed(labels, kind),
+        ),
         ids=ids,
+        zone=zone,
     )
 
 
-def _controls(events: Sequence[_Control]) -> _Decoded:
+def _typed(labels: Sequence[Any], kind: Sequence[str]) -> list[Any]:
+    """Engagements' own labels, and among them a type that is a text of the sender's."""
+    return [
+        own if one in ENGAGEMENT_TYPES else {**(own or {}), TYPE_KEY: one}
+        for own, one in zip(labels, kind, strict=True)
+    ]
+
+
+def _controls(events: Sequence[_Control], known: Labels) -> _Decoded:
     for event in events:
         if event.type not in CONTROL_TYPES:
             raise _BadEventError(
@@ -268,9 +341,13 @@ def _controls(events: Sequence[_Control]) -> _Decoded:
             _check_link(event)
         if event.to:
             _check_strings(event)
+        if event.type == "hide" and not any(astuple(event)[5:13]):
+            raise _BadEventError(Reason.MISSING_FIELD, "label is missing: hide what?")
+        if event.type == "consent" and event.consent is None:
+            raise _BadEventError(Reason.MISSING_FIELD, "consent is missing: granted or refused?")
     (
         event_id, user_id, ts, kind, _, campaign, creative, advertiser, category, channel, surface,
-        segment, labels, ids, _,
+        segment, labels, ids, _, zone, consent,
     ) = zip(*map(astuple, events), strict=True)  # fmt: skip
     return _Decoded(
         event_id,
@@ -280,6 +357,8 @@ def _controls(events: Sequence[_Control]) -> _Decoded:
         [CONTROL | CONTROL_TYPES[one] << TYPE_SHIFT for one in kind],
         _ads(campaign, creative, advertiser, category, channel, surface, segment, labels),
         ids=ids,
+        zone=zone,
+        consent=_consents(consent, known),
     )
 
 
@@ -344,6 +423,7 @@ def _plain(records: Records, labels: Labels, limits: Limits) -> tuple[Columns, N
         records.value_start,
         records.value_size,
         labels.table,
+        labels.zone_table,
         Times(limits.max_future, limits.max_age),
         limits.max_bytes,
         MAX_ID_BYTES,
@@ -355,6 +435,11 @@ def _plain(records: Records, labels: Labels, limits: Limits) -> tuple[Columns, N
             start, size = int(records.value_start[i]), int(records.value_size[i])
             ad = cast(Ad, (*ad_spans(records.buffer, start, size), None))
             found.ad[i] = labels.enter(int(found.ad_key[i]), ad)
+    for i in np.flatnonzero(found.plain & (found.zone == UNKNOWN_ZONE)).tolist():
+        start, size = int(found.zone_start[i]), int(found.zone_size[i])
+        found.zone[i] = labels.enter_zone(
+            records.buffer[start : start + size].tobytes().decode("ascii")
+        )
     columns = Columns(
         records.buffer,
         found.user_start,
@@ -366,6 +451,8 @@ def _plain(records: Records, labels: Labels, limits: Limits) -> tuple[Columns, N
         found.ad,
         records.timestamp,
         np.arange(len(records), dtype=np.int64),
+        found.zone,
+        np.zeros(len(records), np.int64),
     )
     others = np.flatnonzero(~found.plain)
     return (columns.select(np.flatnonzero(found.plain)) if len(others) else columns), others
@@ -408,7 +495,7 @@ _CONTROL = msgspec.json.Decoder(_Control).decode
 
 def _decode(
     decode: Callable[[memoryview], Any],
-    spread: Callable[[Sequence[Any]], _Decoded],
+    spread: Callable[[Sequence[Any], Labels], _Decoded],
     records: Records,
     labels: Labels,
     limits: Limits,
@@ -422,7 +509,7 @@ def _decode(
             if not _ascii(records.buffer, records.value_start, size):
                 for a, b in zip(start, end, strict=True):
                     str(view[a:b], "utf-8")  # what is skipped must be UTF-8 too
-            decoded = spread([decode(view[a:b]) for a, b in zip(start, end, strict=True)])
+            decoded = spread([decode(view[a:b]) for a, b in zip(start, end, strict=True)], labels)
             columns, good = _columns(decoded, records, labels, limits)
             if good is None:
                 return columns, []
@@ -446,7 +533,7 @@ def _ascii(buffer: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np
 
 def _decode_singly(
     decode: Callable[[memoryview], Any],
-    spread: Callable[[Sequence[Any]], _Decoded],
+    spread: Callable[[Sequence[Any], Labels], _Decoded],
     records: Records,
     labels: Labels,
     limits: Limits,
@@ -456,7 +543,7 @@ def _decode_singly(
     for i in range(len(records)):
         try:
             event = _decode_one(decode, records.value(i), limits)
-            spread([event])
+            spread([event], labels)
             _check_strings(event)
             _row_keys(event.ids or {})
         except _BadEventError as bad:
@@ -467,14 +554,14 @@ def _decode_singly(
     if not events:
         return _NOTHING, rejected
     place = np.array(kept, np.int64)
-    columns, good = _columns(spread(events), records.select(place), labels, limits)
+    columns, good = _columns(spread(events, labels), records.select(place), labels, limits)
     if good is not None:
         rejected += [Rejected(kept[i], reason, detail) for i, reason, detail in good.bad]
         place = place[good.rows]
         kept_events = [events[i] for i in good.rows.tolist()]
         if not kept_events:
             return _NOTHING, sorted(rejected, key=lambda one: one.index)
-        columns, _ = _columns(spread(kept_events), records.select(place), labels, limits)
+        columns, _ = _columns(spread(kept_events, labels), records.select(place), labels, limits)
     columns = replace(columns, source=place[columns.source])
     return columns, sorted(rejected, key=lambda one: one.index)
 
@@ -504,6 +591,8 @@ def _decode_one(decode: Callable[[memoryview], Any], value: bytes | None, limits
 def _check_strings(event: msgspec.Struct) -> None:
     """Every string that becomes an id or a label: encodable, short enough, without NUL."""
     for name, value in msgspec.structs.asdict(event).items():
+        if name in ("tz", "consent"):
+            continue
         pairs = value.items() if isinstance(value, dict) else [(name, value)]
         for key, text in pairs:
             if not isinstance(text, str):
@@ -576,8 +665,16 @@ def _columns(
         np.array(ad, np.int64),
         records.timestamp,
         np.arange(n, dtype=np.int64),
+        _zones(decoded.zone, n, labels),
+        np.array(decoded.consent or [0] * n, np.int64),
     )
     return (_with_ids(columns, decoded.ids) if any(decoded.ids) else columns), None
+
+
+def _zones(names: Sequence[str | None], n: int, labels: Labels) -> NDArray[np.int64]:
+    if not any(names):
+        return np.full(n, -1, np.int64)
+    return np.array([labels.zone(name) if name else -1 for name in names], np.int64)
 
 
 def _with_ids(columns: Columns, ids: Sequence[dict[str, str] | None]) -> Columns:
@@ -648,7 +745,8 @@ def _checked(ad: Ad) -> Ad:
     """The ad, if its label values can be labels; checked once per distinct ad."""
     *fields, labels = ad
     pairs = cast(tuple[tuple[str, str], ...], labels or ())
-    if len(pairs) > MAX_LABELS:
+    pairs = tuple((key if key != TYPE_KEY else "", value) for key, value in pairs)
+    if sum(bool(key) for key, _ in pairs) > MAX_LABELS:
         raise _BadEventError(Reason.TOO_LARGE, "more labels than an event may have")
     for text in (*fields, *(part for pair in pairs for part in pair)):
         if text is not None and ("\0" in text or len(text.encode()) > MAX_ID_BYTES):
@@ -681,6 +779,8 @@ _NOTHING = Columns(
     _NO_NUMBERS,
     _NO_HASHES,
     _NO_HASHES,
+    _NO_NUMBERS,
+    _NO_NUMBERS,
     _NO_NUMBERS,
     _NO_NUMBERS,
     _NO_NUMBERS,

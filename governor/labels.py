@@ -1,39 +1,41 @@
-"""Labels and ads: what an exposure is *of*.
+"""The ads that one partition has seen, by number.
 
 A label is one value of one dimension, written ``campaign:C7``; the dimension ``user`` has the one
 label ``user``, all ads. An *ad* is a whole set of labels, as events carry them. Rows refer to ads
 by a small number that holds inside one partition of one worker, and, in the changelog, by a hash
 of the canonical label set, so that neither depends on the order in which ads were first seen.
+Time zones are kept the same way: a zone is an ad of one label that no event can have.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from hashlib import blake2b
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governor import zones
+from governor.ads import (
+    MAX_ADS,
+    TYPE_KEY,
+    ZONE_KEY,
+    Ad,
+    ad_hash,
+    ad_of_labels,
+    canonical,
+    grown,
+)
 from governor.compiled import compiled, integer
+from governor.hashing import hash_bytes
+from governor.policy import Consent
+from governor.scopes import Scopes
 
-__all__ = ["FIELDS", "MAX_ADS", "Ad", "AdTable", "Labels", "add_ad", "find_ad"]
-
-FIELDS = ("campaign", "creative", "advertiser", "category", "channel", "surface", "segment")
-"""Label dimensions that are fields of an event (``campaign_id`` and so on), in the order of the
-tuples given to `Labels.intern`; custom labels follow as a tuple of pairs."""
+__all__ = ["AdTable", "Labels", "add_ad", "find_ad"]
 
 _FREE = np.uint64(0)
 _ONE = np.uint64(1)
-
-MAX_ADS = 1 << 24
-"""An exposure holds its ad in 24 bits."""
-
-Ad = tuple[
-    str | None, str | None, str | None, str | None, str | None, str | None, str | None, object
-]
-"""Values of `FIELDS`, then custom labels as ``((key, value), ...)`` sorted by key, or None."""
+NO_LABELS = ad_of_labels({})
 
 
 class AdTable(NamedTuple):
@@ -50,25 +52,24 @@ class TooManyAdsError(Exception):
 class Labels:
     """The ads and labels that one partition has seen.
 
+    Number 0 is the ad without labels.
+
     Args:
-        dimensions: those that the policy's rules speak of, ``user`` among them or not.
+        scopes: what is worked out for each ad as soon as its name is known.
     """
 
-    def __init__(self, dimensions: Sequence[str]) -> None:
-        self.dimensions = tuple(dimensions)
+    def __init__(self, scopes: Scopes | None = None) -> None:
+        self.scopes = scopes
         self.known: dict[Ad, int] = {}
         self.table = AdTable(np.zeros(256, np.uint64), np.zeros(256, np.int64))
         self._entered = 0
         self._by_hash: dict[int, int] = {}
-        self._label_ids: dict[str, int] = {}
+        self._zones: dict[str, int] = {}
+        self.zone_table = AdTable(np.zeros(2048, np.uint64), np.zeros(2048, np.int64))
         self.ad_hash: NDArray[np.uint64] = np.zeros(16, np.uint64)
-        self.ad_label: NDArray[np.int32] = np.full((16, len(self.dimensions)), -1, np.int32)
         self.ad_names: list[bytes | None] = []
-        self.label_hash: NDArray[np.uint64] = np.zeros(16, np.uint64)
-        self.label_text: NDArray[np.uint8] = np.zeros(256, np.uint8)
-        self.label_start: NDArray[np.int64] = np.zeros(17, np.int64)
-        self.label_names: list[str] = []
         self._unwritten: list[int] = []
+        self.load(canonical(NO_LABELS))
 
     def __len__(self) -> int:
         return len(self.ad_names)
@@ -106,12 +107,64 @@ class Labels:
         number = self.reserve(ad_hash(name))
         if self.ad_names[number] is None:
             self.ad_names[number] = name
-            labels = json.loads(name)
-            for column, dimension in enumerate(self.dimensions):
-                value = "" if dimension == "user" else labels.get(dimension)
-                if value is not None:
-                    self.ad_label[number, column] = self._label(dimension, value)
+            if self.scopes is not None:
+                self.scopes.enter(number, json.loads(name))
         return number
+
+    def adopt(self, name: bytes) -> int:
+        """The same for a name that this partition's changelog may not have."""
+        number = self.load(name)
+        self._unwritten.append(number)
+        return number
+
+    def zone(self, name: str) -> int:
+        """The number of what stands for a time zone, -1 for one that does not exist."""
+        number = self._zones.get(name)
+        if number is None:
+            number = -1
+            if zones.known(name):
+                number = self.intern(ad_of_labels({ZONE_KEY: name}))
+                self._zones[name] = number
+        return number
+
+    def enter_zone(self, name: str) -> int:
+        """The same, that `governor.scan` shall find by the hash of the name if it exists.
+
+        There are some six hundred, so the table never fills up.
+        """
+        number = self.zone(name)
+        text = np.frombuffer(name.encode(), np.uint8)
+        key = np.uint64(hash_bytes(text, 0, len(text)))
+        if number >= 0 and find_ad(self.zone_table, key) < 0:
+            add_ad(self.zone_table, key, number)
+        return number
+
+    @property
+    def consent(self) -> Consent:
+        """What the policy takes for consent to retargeting."""
+        return self.scopes.policy.consent if self.scopes is not None else Consent()
+
+    def labels_of(self, ad: int) -> dict[str, str]:
+        """The labels of an ad whose name is known."""
+        labels: dict[str, str] = json.loads(self.ad_names[ad] or b"{}")
+        return labels
+
+    def merged(self, engagement: int, exposure: int) -> int:
+        """The ad that an engagement's labels make with its exposure's, its own going first.
+
+        Rows never refer to it, so its name need not be written.
+        """
+        labels = self.labels_of(exposure) | self.labels_of(engagement)
+        labels.pop(TYPE_KEY, None)
+        return self.load(canonical(ad_of_labels(labels)))
+
+    def govern(self, scopes: Scopes) -> None:
+        """Work every ad out anew, for another policy."""
+        self.scopes = scopes
+        for number, name in enumerate(self.ad_names):
+            scopes.reserve(number)
+            if name is not None:
+                scopes.enter(number, json.loads(name))
 
     def reserve(self, hashed: int) -> int:
         """The number of the ad with this hash; its name may follow."""
@@ -124,8 +177,9 @@ class Labels:
                     "that is different for nearly every event; remove it from the events' labels"
                 )
             if number == len(self.ad_hash):
-                self.ad_hash = _grown(self.ad_hash, 2 * number)
-                self.ad_label = _grown(self.ad_label, 2 * number, fill=-1)
+                self.ad_hash = grown(self.ad_hash, 2 * number)
+            if self.scopes is not None:
+                self.scopes.reserve(number)
             self.ad_hash[number] = hashed
             self.ad_names.append(None)
             self._by_hash[hashed] = number
@@ -135,25 +189,6 @@ class Labels:
         """Hash and name of every ad interned since the last call, for the changelog."""
         ads, self._unwritten = self._unwritten, []
         return [(int(self.ad_hash[ad]), self.ad_names[ad] or b"") for ad in ads]
-
-    def _label(self, dimension: str, value: str) -> int:
-        text = dimension if dimension == "user" else f"{dimension}:{value}"
-        number = self._label_ids.get(text)
-        if number is None:
-            number = self._label_ids[text] = len(self.label_names)
-            self.label_names.append(text)
-            escaped = json.dumps(text, ensure_ascii=False)[1:-1].encode()
-            start = int(self.label_start[number])
-            end = start + len(escaped)
-            if number == len(self.label_hash):
-                self.label_hash = _grown(self.label_hash, 2 * number)
-                self.label_start = _grown(self.label_start, 2 * number + 1)
-            if end > len(self.label_text):
-                self.label_text = _grown(self.label_text, 2 * end)
-            self.label_text[start:end] = np.frombuffer(escaped, np.uint8)
-            self.label_start[number + 1] = end
-            self.label_hash[number] = ad_hash(text.encode())
-        return number
 
 
 @compiled
@@ -177,22 +212,3 @@ def add_ad(table: AdTable, key: np.uint64, ad: int) -> None:
         at = (at + _ONE) & mask
     table.key[at] = key
     table.ad[at] = ad
-
-
-def canonical(ad: Ad) -> bytes:
-    """The one spelling of a label set: JSON, keys sorted, absent ones left out."""
-    *values, custom = ad
-    labels = dict(cast(tuple[tuple[str, str], ...], custom or ()))
-    labels |= {field: value for field, value in zip(FIELDS, values, strict=True) if value}
-    return json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def ad_hash(name: bytes) -> int:
-    """64 bits of BLAKE2b, never zero."""
-    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little") or 1
-
-
-def _grown(array: NDArray, size: int, fill: int = 0) -> NDArray:  # type: ignore[type-arg]
-    out = np.full((size, *array.shape[1:]), fill, array.dtype)
-    out[: len(array)] = array
-    return out

@@ -24,50 +24,38 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governor import decisions, rowcodec, rows
+from governor import decisions, explaining, rowcodec, rows, union
+from governor.applying import apply_events, enter
 from governor.compiled import compiled
-from governor.entries import (
-    CONTROL,
-    ENGAGEMENT,
-    EXPOSURE,
-    WORDS,
-    any_shadowed,
-    cast_shadow,
-    cast_shadows,
-    kind_of,
-    older,
-    shadowed,
-    ticks_of,
-    time_word,
-)
+from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
 from governor.events import Columns
+from governor.excluding import excluded
 from governor.hashing import hash_bytes
+from governor.kept import HARD_LIMIT
 from governor.labels import Labels
 from governor.policy import Cap, Policy, Spacing
 from governor.records import Records
 from governor.rows import (
     CAPACITIES,
+    GONE,
     Rows,
     State,
     add,
     find,
-    has_room,
     length_of,
     mark_dirty,
-    reserve,
     run_of,
     set_length,
 )
+from governor.rules import compile_rules
+from governor.scopes import Scopes
+from governor.scratch import Scratch
 
 __all__ = ["Applied", "Ledger", "Taken"]
 
-APPLIED, DUPLICATE, LATE, DROPPED = 0, 1, 2, 3
-OUTCOMES = ("applied", "duplicate", "late", "overflow")
 KINDS = {"impressions": EXPOSURE, "engagements": ENGAGEMENT, "controls": CONTROL}
-
-_NEWEST, _OVERFLOW, _DIRTY = State.NEWEST, State.OVERFLOW, State.DIRTY
-_AD_BITS = np.uint64(24)
-_EXPOSURE_BITS = np.uint64((1 << 40) - 1)
+OUTCOMES = ("applied", "duplicate", "late", "overflow", "refused", "excluded", "erased")
+"""In the order of the codes of `governor.applying`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +101,20 @@ class Ledger:
         longest = max(windows, default=0)
         if longest > horizon:
             raise ValueError(f"a rule looks back {longest} ticks, beyond the horizon of {horizon}")
-        if 3 * row_limit > CAPACITIES[-1]:
-            raise ValueError(f"row_limit is at most {CAPACITIES[-1] // 3}, not {row_limit}")
-        self.policy = policy
+        if row_limit > HARD_LIMIT:
+            raise ValueError(f"row_limit is at most {HARD_LIMIT}, not {row_limit}")
         self.horizon = horizon
         self.row_limit = row_limit
-        self.rules = decisions.compile_rules(policy)
-        self.labels = Labels(self.rules.dimensions)
+        self.labels = Labels()
         self._rows = rows.empty()
-        self._scratch = decisions.Scratch()
+        self._govern(policy)
 
     def __len__(self) -> int:
         return int(self._rows.state[State.USERS])
 
     @property
     def entries(self) -> int:
-        """Exposures, engagements and controls held."""
+        """Exposures, engagements, controls and facts held."""
         return int(self._rows.state[State.ENTRIES])
 
     @property
@@ -151,12 +137,41 @@ class Ledger:
         """Bytes of the arrays."""
         return sum(array.nbytes for array in self._rows)
 
+    def set_policy(self, policy: Policy) -> None:
+        """Answer by another policy from now on. Rows stay; `reevaluate` has them asked anew."""
+        self._govern(policy)
+
+    def _govern(self, policy: Policy) -> None:
+        windows = (rule.window for rule in policy.rules if isinstance(rule, Cap | Spacing))
+        longest = max(windows, default=0)
+        if longest > self.horizon:
+            raise ValueError(
+                f"a rule looks back {longest} ticks, beyond the horizon of {self.horizon}"
+            )
+        self.policy = policy
+        self.rules = compile_rules(policy, horizon=self.horizon)
+        self.scopes = Scopes(self.rules)
+        self.labels.govern(self.scopes)
+        self._scratch = Scratch()
+        self._next = 0
+
+    def reevaluate(self, limit: int) -> int:
+        """Have up to ``limit`` rows evaluated with the next flush, going on where it stopped.
+
+        Returns:
+            How many rows have not been looked at under this policy.
+        """
+        self._rows = rows.room_for_dirty(self._rows, limit)
+        self._next = int(rowcodec.recheck_rows(self._rows, self._next, limit))
+        return int(self._rows.state[State.ROWS]) - self._next
+
     def apply(self, columns: Columns) -> Applied:
         """Enter events into the rows of their users."""
         outcome = np.zeros(len(columns), np.uint8)
+        skipped = excluded(columns, self.rules.excluded)
         done = 0
         while True:
-            done = _apply(
+            done = apply_events(
                 self._rows,
                 columns.text,
                 columns.user_start,
@@ -166,7 +181,13 @@ class Ledger:
                 columns.event,
                 columns.exposure,
                 columns.ad,
+                columns.zone,
+                columns.consent,
+                skipped,
                 self.labels.ad_hash,
+                self.rules.arrays,
+                self.scopes.ads,
+                self._scratch.sized(slots=self.scopes.slots),
                 self.horizon,
                 self.row_limit,
                 outcome,
@@ -175,39 +196,114 @@ class Ledger:
             if done == len(columns):
                 break
             self._make_room(int(columns.user_size[done]))
-        if rows.wasteful(self._rows):
-            self._rows = rows.compact(self._rows)
+        self._compact()
         return Applied(outcome)
 
-    def decide(self, user_id: str) -> dict[str, Any] | None:
-        """The throttles that hold for a user at the newest event of the row; changes nothing.
+    def excluded(self, columns: Columns) -> NDArray[np.bool_]:
+        """Which events the policy does not take in: of test ids, and invalid ones."""
+        return excluded(columns, self.rules.excluded).astype(np.bool_)
+
+    def decide(self, key: str) -> dict[str, Any] | None:
+        """The throttles that hold for an id at the newest event of its row; changes nothing.
+
+        Args:
+            key: of the row: a user's id; for another id its type, NUL, and the id.
 
         Returns:
             ``{"id": ..., "throttles": [...]}`` as in the decision record, or None when there are
             none.
         """
-        row = self._find(user_id)
+        row = self._find(key)
         if row < 0:
             return None
-        text = decisions.encode_one(self._rows, row, self.rules, self.labels, self._scratch)
+        text = decisions.encode_one(
+            self._rows, row, self.rules, self.labels, self.scopes, self._scratch
+        )
         if text is None:
             return None
         record: dict[str, Any] = msgspec.json.decode(text)
-        return {"id": record["id"], "throttles": record["throttles"]}
+        for annotation in ("policy", "curves", "decided_at"):
+            del record[annotation]
+        return record
 
-    def live(self, user_id: str) -> dict[str, int] | None:
-        """How many exposures, engagements and controls of a user count; changes nothing.
+    def live(self, key: str) -> dict[str, int] | None:
+        """How many exposures, engagements and controls of an id count; changes nothing.
 
         Returns:
             By topic of the events, or None when there is no row.
         """
-        row = self._find(user_id)
+        row = self._find(key)
         if row < 0:
             return None
-        start, length = run_of(self._rows.header[row, 0]), length_of(self._rows.header[row, 0])
-        words = self._rows.arena[start : start + length, 0]
-        kinds = Counter(kind_of(word) for word in words if not shadowed(word))
+        kinds = Counter(int(kind_of(one[0])) for one in self._entries(row) if not shadowed(one[0]))
         return {topic: kinds[kind] for topic, kind in KINDS.items()}
+
+    def explain(self, key: str) -> dict[str, Any] | None:
+        """What each rule says about an id's labels and why, and what holds of the row; None for an
+        id without a row."""
+        row = self._find(key)
+        if row < 0 or length_of(self._rows.header[row, 0]) == 0:
+            return None
+        told = explaining.explain(
+            self._rows, row, self.rules, self.labels, self.scopes, self._scratch
+        )
+        decision = self.decide(key) or {}
+        return {**told, "throttles": decision.get("throttles", [])}
+
+    def export(self, key: str) -> dict[str, Any] | None:
+        """All that is held of an id, readable; None for an id without a row."""
+        row = self._find(key)
+        if row < 0 or length_of(self._rows.header[row, 0]) == 0:
+            return None
+        return explaining.export(key, self._entries(row), self.labels)
+
+    def raw(self, key: str) -> bytes:
+        """An id's raw set as `merge` takes it, of this ledger or another; empty without a row."""
+        row = self._find(key)
+        if row < 0:
+            return b""
+        return union.packed(self._entries(row), self.labels)
+
+    def merge(self, key: str, entries: bytes) -> None:
+        """Add the raw set of another row to an id's row.
+
+        Where one of the two refuses consent and the other grants it, the row refuses from now on.
+        """
+        if not entries:
+            return
+        incoming = union.unpacked(entries, self.labels)
+        row = self._find(key)
+        if row >= 0:
+            incoming = union.stricter(self._entries(row), incoming)
+        else:
+            text = np.frombuffer(key.encode(), np.uint8)
+            self._make_room(len(text))
+            row = int(_add(self._rows, text))
+        done = 0
+        while done < len(incoming):
+            done = enter(
+                self._rows,
+                row,
+                incoming,
+                self.labels.ad_hash,
+                self.rules.arrays,
+                self.scopes.ads,
+                self._scratch.sized(slots=self.scopes.slots),
+                self.horizon,
+                self.row_limit,
+                done,
+            )
+            if done < len(incoming):
+                self._make_room(0)
+        self._make_room(0)
+        mark_dirty(self._rows, row)
+
+    def forget(self, key: str) -> None:
+        """Let an id's row go: the next flush withdraws its decision and its changelog record."""
+        row = self._find(key)
+        if row >= 0:
+            self._make_room(0)
+            _forget(self._rows, row)
 
     def take(self, decided_at: int) -> Taken:
         """What changed since the last call, encoded: decisions and changelog rows.
@@ -217,7 +313,13 @@ class Ledger:
         """
         named = rowcodec.ad_records(self.labels.unwritten())
         taken, by_rule, withdrawn = decisions.take(
-            self._rows, self.rules, self.labels, self._scratch, decided_at, self.horizon
+            self._rows,
+            self.rules,
+            self.labels,
+            self.scopes,
+            self._scratch,
+            decided_at,
+            self.horizon,
         )
         changelog = rowcodec.encode(self._rows, self.labels, named)
         users = int(rowcodec.settle(self._rows))
@@ -228,9 +330,9 @@ class Ledger:
         forget rows whose newest entry is older than twice the horizon.
 
         A row between one horizon and two is of use only to an event that late; one that arrives
-        later still meets a new row.
+        later still meets a new row. What a person has said and is in force keeps a row.
         """
-        rowcodec.sweep(self._rows, self.horizon, limit)
+        rowcodec.sweep(self._rows, self.rules.arrays, self.horizon, limit)
 
     def load(self, changelog: Records) -> int:
         """Replace rows by those of the changelog, in log order.
@@ -242,10 +344,16 @@ class Ledger:
             rowcodec.RowError: a record is not a row of this format, or is damaged.
         """
         self._rows, count = rowcodec.load(
-            self._rows, self.labels, changelog, self.horizon, self.row_limit
+            self._rows,
+            self.labels,
+            changelog,
+            self.rules.arrays,
+            self.scopes,
+            self._scratch,
+            self.horizon,
+            self.row_limit,
         )
-        if rows.wasteful(self._rows):
-            self._rows = rows.compact(self._rows)
+        self._compact()
         return count
 
     def describe(self) -> Mapping[str, int]:
@@ -259,54 +367,21 @@ class Ledger:
             "ads": len(self.labels),
         }
 
-    def _find(self, user_id: str) -> int:
-        text = np.frombuffer(user_id.encode(), np.uint8)
+    def _find(self, key: str) -> int:
+        text = np.frombuffer(key.encode(), np.uint8)
         return int(_row_of(self._rows, text))
+
+    def _entries(self, row: int) -> NDArray[np.uint64]:
+        header0 = self._rows.header[row, 0]
+        start = run_of(header0)
+        return self._rows.arena[start : start + length_of(header0)].copy()
 
     def _make_room(self, id_bytes: int) -> None:
         self._rows = rows.grow(self._rows, entries=int(CAPACITIES[-1]), id_bytes=id_bytes)
 
-
-@compiled
-def _apply(
-    table: Rows,
-    text: NDArray[np.uint8],
-    user_start: NDArray[np.int64],
-    user_size: NDArray[np.int64],
-    ts: NDArray[np.int64],
-    what: NDArray[np.int64],
-    event: NDArray[np.uint64],
-    exposure: NDArray[np.uint64],
-    ad: NDArray[np.int64],
-    ad_hash: NDArray[np.uint64],
-    horizon: int,
-    row_limit: int,
-    outcome: NDArray[np.uint8],
-    first: int,
-) -> int:
-    """Apply events from ``first`` on; return where it stopped for want of room."""
-    new = np.zeros(WORDS, np.uint64)
-    for i in range(first, len(ts)):
-        hashed = hash_bytes(text, user_start[i], user_size[i])
-        row = find(table, hashed, text, user_start[i], user_size[i])
-        entries = 1
-        if row >= 0:
-            entries = min(length_of(table.header[row, 0]) + 1, 3 * row_limit)
-        if table.state[_DIRTY] == len(table.dirty) or not has_room(
-            table, row, entries, user_size[i]
-        ):
-            return i
-        if row < 0:
-            row = add(table, hashed, text, user_start[i], user_size[i])
-        new[0] = time_word(ts[i], what[i])
-        new[1] = event[i]
-        new[2] = ((exposure[i] & _EXPOSURE_BITS) << _AD_BITS) | np.uint64(ad[i])
-        outcome[i] = insert(table, row, new, ad_hash, horizon, row_limit)
-        if outcome[i] == APPLIED:
-            mark_dirty(table, row)
-            if ts[i] > table.state[_NEWEST]:
-                table.state[_NEWEST] = ts[i]
-    return len(ts)
+    def _compact(self) -> None:
+        if rows.wasteful(self._rows):
+            self._rows = rows.compact(self._rows)
 
 
 @compiled
@@ -315,62 +390,12 @@ def _row_of(table: Rows, text: NDArray[np.uint8]) -> int:
 
 
 @compiled
-def insert(
-    table: Rows,
-    row: int,
-    new: NDArray[np.uint64],
-    ad_hash: NDArray[np.uint64],
-    horizon: int,
-    row_limit: int,
-) -> int:
-    """Put one entry into a row; say what became of it."""
-    start, length = run_of(table.header[row, 0]), length_of(table.header[row, 0])
-    entry = table.arena[start:]
-    now = ticks_of(new[0])
-    if length > 0 and now <= ticks_of(entry[0, 0]) - horizon:
-        return LATE
+def _add(table: Rows, text: NDArray[np.uint8]) -> int:
+    return add(table, hash_bytes(text, 0, len(text)), text, 0, len(text))
 
-    at = 0
-    order = 1
-    while at < length:
-        order = older(new, entry[at], ad_hash)
-        if order != 1:
-            break
-        at += 1
-    if at < length and order == 0:
-        return DUPLICATE
 
-    kept = length
-    if at == 0:
-        while kept > 0 and ticks_of(entry[kept - 1, 0]) <= now - horizon:
-            kept -= 1
-
-    same_kind, oldest = 0, -1
-    for i in range(kept):
-        if kind_of(entry[i, 0]) == kind_of(new[0]):
-            same_kind += 1
-            oldest = i
-    if same_kind == row_limit:
-        table.state[_OVERFLOW] += 1
-        if oldest < at:
-            return DROPPED
-        for i in range(oldest, kept - 1):
-            for word in range(WORDS):
-                entry[i, word] = entry[i + 1, word]
-        kept -= 1
-
-    set_length(table, row, kept)
-    reserve(table, row, kept + 1)
-    entry = table.arena[run_of(table.header[row, 0]) :]
-    for i in range(kept, at, -1):
-        for word in range(WORDS):
-            entry[i, word] = entry[i - 1, word]
-    for word in range(WORDS):
-        entry[at, word] = new[word]
-    set_length(table, row, kept + 1)
-
-    if kept < length and any_shadowed(entry, kept + 1):
-        cast_shadows(entry, kept + 1)
-    else:
-        cast_shadow(entry, kept + 1, at)
-    return APPLIED
+@compiled
+def _forget(table: Rows, row: int) -> None:
+    set_length(table, row, 0)
+    table.header[row, 1] |= np.uint64(GONE)
+    mark_dirty(table, row)

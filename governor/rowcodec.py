@@ -4,9 +4,9 @@ A record's key is ``u`` and the user id, ``a`` and eight bytes of ad hash, or ``
 value is its canonical name; what stands under ``f`` is its writer's business. A row's value,
 little-endian:
 
-    0    magic (1 byte), version (1), entries (2)
+    0    magic (1 byte), version (1; 1 had no facts), entries (2)
     4    digest (8), until (8), as in the row's header
-    20   entries, newest first: words 0 and 1 (16), exposure hash (8), ad hash (8)
+    20   entries as in the row: words 0 and 1 (16), exposure hash (8), ad hash (8)
     end  checksum over key and value (4)
 
 Rows are whole, so the newest record of a key is all there is to know about it; a null value
@@ -18,16 +18,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from governor.ads import ad_hash
+from governor.applying import tidy
 from governor.compiled import compiled, integer
-from governor.decisions import GRACE
-from governor.entries import WORDS, ad_of, cast_shadows, kind_of, ticks_of
+from governor.decisions import GRACE, is_idle
+from governor.entries import ad_of, newest_of
 from governor.hashing import hash_bytes, mix
-from governor.labels import Labels, ad_hash
+from governor.labels import Labels
 from governor.records import Records
 from governor.rows import (
     CAPACITIES,
     DIRTY,
     GONE,
+    RECHECK,
     USED,
     Rows,
     State,
@@ -39,17 +42,30 @@ from governor.rows import (
     id_size,
     id_start,
     length_of,
-    mark_dirty,
+    recheck,
     remove,
     reserve,
     run_of,
     set_length,
 )
+from governor.rules import RuleArrays
+from governor.scopes import NAMED, Ads, Col, Scopes
+from governor.scratch import Scratch, ScratchArrays
 
-__all__ = ["FENCE_KEY", "VERSION", "RowError", "ad_records", "encode", "load", "settle", "sweep"]
+__all__ = [
+    "FENCE_KEY",
+    "VERSION",
+    "RowError",
+    "ad_records",
+    "encode",
+    "load",
+    "recheck_rows",
+    "settle",
+    "sweep",
+]
 
 MAGIC = 0xE7
-VERSION = 1
+VERSION = 2
 HEAD = 20
 ENTRY = 32
 CHECKSUM = 4
@@ -59,6 +75,7 @@ FENCE_KEY = b"f"
 
 _ROWS, _DIRTY, _NEWEST, _SWEEP = State.ROWS, State.DIRTY, State.NEWEST, State.SWEEP
 _GRACE = GRACE
+_FLAGS = Col.FLAGS
 _AD_BITS = np.uint64(24)
 _BYTE, _LOW8, _LOW32 = np.uint64(8), np.uint64(0xFF), np.uint64(0xFFFFFFFF)
 _NONE = np.uint64(0)
@@ -76,8 +93,8 @@ def ad_records(ads: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Records:
-    """The named ads, then every dirty row."""
-    dirty = table.dirty[: table.state[State.DIRTY]]
+    """The named ads, then every dirty row that differs from what was last encoded."""
+    dirty = _changed(table)
     head = Records.of([(key, value, 0) for key, value in named])
     size = len(head.buffer) + int(_encoded_size(table, dirty))
     out = np.empty(size, np.uint8)
@@ -93,6 +110,18 @@ def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Rec
     )  # fmt: skip
     nothing = np.zeros(n, np.int64)
     return Records(out, nothing, nothing, key_start, key_size, key_start + key_size, value_size)
+
+
+@compiled
+def _changed(table: Rows) -> NDArray[np.int64]:
+    """Dirty rows but those that were only evaluated anew, to the same decision."""
+    changed = np.empty(table.state[_DIRTY], np.int64)
+    count = 0
+    for row in table.dirty[: table.state[_DIRTY]]:
+        if flags_of(table.header[row, 1]) & (RECHECK | GONE) != RECHECK:
+            changed[count] = row
+            count += 1
+    return changed[:count]
 
 
 @compiled
@@ -180,14 +209,14 @@ def settle(table: Rows) -> int:
         if flags_of(table.header[row, 1]) & GONE:
             remove(table, row)
         else:
-            table.header[row, 1] &= ~np.uint64(DIRTY)
+            table.header[row, 1] &= ~np.uint64(DIRTY | RECHECK)
     table.state[_DIRTY] = 0
     return integer(count)
 
 
 @compiled
-def sweep(table: Rows, horizon: int, limit: int) -> None:
-    """Mark rows dirty whose decision has run out or which nobody asks about any more.
+def sweep(table: Rows, rules: RuleArrays, horizon: int, limit: int) -> None:
+    """Have rows looked at whose decision has run out or which nobody asks about any more.
 
     Looks at ``limit`` rows from where it stopped last; `Ledger.take` does what is due.
     """
@@ -205,17 +234,36 @@ def sweep(table: Rows, horizon: int, limit: int) -> None:
         ran_out = (
             table.header[row, 2] != _NONE and integer(table.header[row, 3]) <= watermark - _GRACE
         )
-        newest = ticks_of(table.arena[run_of(table.header[row, 0]), 0])
-        if ran_out or newest <= watermark - 2 * horizon:
-            mark_dirty(table, row)
+        if ran_out or is_idle(table, row, rules, horizon):
+            recheck(table, row)
+
+
+@compiled
+def recheck_rows(table: Rows, first: int, limit: int) -> int:
+    """Have ``limit`` rows from ``first`` on evaluated anew; return where it stopped."""
+    row = first
+    while row < table.state[_ROWS] and limit > 0 and table.state[_DIRTY] < len(table.dirty):
+        if flags_of(table.header[row, 1]) & USED:
+            recheck(table, row)
+            limit -= 1
+        row += 1
+    return row
 
 
 def load(
-    table: Rows, labels: Labels, records: Records, horizon: int, row_limit: int
+    table: Rows,
+    labels: Labels,
+    records: Records,
+    rules: RuleArrays,
+    scopes: Scopes,
+    scratch: Scratch,
+    horizon: int,
+    row_limit: int,
 ) -> tuple[Rows, int]:
     """Rows with those of the records in place of their own; also how many were read.
 
-    Of a row written under a longer horizon or a higher limit, what these keep.
+    Of a row written under a longer horizon or a higher limit, what these keep; with an ad whose
+    name has not been read, which can only be decided at its next event.
 
     Raises:
         RowError: see the module's text for what a record looks like.
@@ -228,7 +276,8 @@ def load(
         order = np.argsort(known, kind="stable")
         done, status, detail, read = _load_rows(
             table, records.buffer, records.key_start, records.key_size, records.value_start,
-            records.value_size, known[order], order, horizon, row_limit, done,
+            records.value_size, known[order], order, rules, scopes.ads,
+            scratch.sized(slots=scopes.slots), horizon, row_limit, done,
         )  # fmt: skip
         count += read
         if status == _OK:
@@ -275,13 +324,16 @@ def _load_rows(
     value_size: NDArray[np.int64],
     known: NDArray[np.uint64],
     order: NDArray[np.int64],
+    rules: RuleArrays,
+    ads: Ads,
+    scratch: ScratchArrays,
     horizon: int,
     row_limit: int,
     first: int,
 ) -> tuple[int, int, np.uint64, int]:
     """Load records from ``first`` on; where it stopped, why, the unknown ad, rows read."""
     read = 0
-    ads = np.empty(1 << 16, np.int64)
+    ads_of_row = np.empty(1 << 16, np.int64)
     for i in range(first, len(key_start)):
         if key_size[i] < 1:
             return i, _FOREIGN, _NONE, read
@@ -308,7 +360,7 @@ def _load_rows(
             where = np.searchsorted(known, wanted)
             if where == len(known) or known[where] != wanted:
                 return i, _UNKNOWN_AD, wanted, read
-            ads[k] = order[where]
+            ads_of_row[k] = order[where]
         if not has_room(table, row, length, size):
             return i, _WANTS_ROOM, _NONE, read
         if row < 0:
@@ -323,31 +375,19 @@ def _load_rows(
             entry = begin + HEAD + ENTRY * k
             table.arena[start + k, 0] = _get64(buffer, entry)
             table.arena[start + k, 1] = _get64(buffer, entry + 8)
-            table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(ads[k])
-        set_length(table, row, _trim(table.arena[start:], length, horizon, row_limit))
-        newest = ticks_of(table.arena[start, 0])
+            table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(
+                ads_of_row[k]
+            )
+        named = True
+        for k in range(length):
+            named = named and bool(ads.ad[ads_of_row[k], _FLAGS] & NAMED)
+        if named:
+            tidy(table, row, rules, ads, scratch, horizon, row_limit)
+        newest = newest_of(table.arena[start:], length_of(table.header[row, 0]))
         if newest > table.state[_NEWEST]:
             table.state[_NEWEST] = newest
         read += 1
     return len(key_start), _OK, _NONE, read
-
-
-@compiled
-def _trim(entry: NDArray[np.uint64], length: int, horizon: int, row_limit: int) -> int:
-    """Drop what today's horizon and row limit would not have kept; return how many stay."""
-    oldest = ticks_of(entry[0, 0]) - horizon
-    held = np.zeros(3, np.int64)
-    kept = 0
-    for i in range(length):
-        kind = kind_of(entry[i, 0])
-        if ticks_of(entry[i, 0]) > oldest and held[kind] < row_limit:
-            held[kind] += 1
-            for word in range(WORDS):
-                entry[kept, word] = entry[i, word]
-            kept += 1
-    if kept < length:
-        cast_shadows(entry, kept)
-    return kept
 
 
 @compiled

@@ -26,13 +26,14 @@ __all__ = ["CAPACITIES", "Rows", "State", "compact", "empty", "grow"]
 
 CAPACITIES = np.array(
     [0, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512]
-    + [640, 768, 1024, 1280, 1536, 2048, 2560, 3072],
+    + [640, 768, 1024, 1280, 1536, 2048, 2560, 3136],
     np.int64,
 )
 """Entries that a run of each size class holds."""
 
-DIRTY, USED, GONE = 1, 2, 4
-"""Flags: changed since it was last taken; in use; to be removed with the next flush."""
+DIRTY, USED, GONE, OTHERS, RECHECK = 1, 2, 4, 8, 16
+"""Flags: changed since it was last taken; in use; to be removed with the next flush; holds
+engagements or controls; to be evaluated anew, but unchanged since it was last taken."""
 
 
 class State:
@@ -113,11 +114,18 @@ def grow(rows: Rows, *, entries: int, id_bytes: int) -> Rows:
     return grown
 
 
+def room_for_dirty(rows: Rows, more: int) -> Rows:
+    """The same rows with room for ``more`` in the dirty list, as far as there are so many."""
+    wanted = min(int(rows.state[State.DIRTY]) + more, int(rows.state[State.ROWS]))
+    if wanted <= len(rows.dirty):
+        return rows
+    return rows._replace(dirty=_longer(rows.dirty, wanted - len(rows.dirty)))
+
+
 def _longer(array: NDArray, by: int) -> NDArray:  # type: ignore[type-arg]
     size = len(array) + max(by, len(array) // 4)
-    out = np.empty((size, *array.shape[1:]), array.dtype)
+    out = np.zeros((size, *array.shape[1:]), array.dtype)  # pages are resident once written to
     out[: len(array)] = array
-    out[len(array) :] = 0
     return out
 
 
@@ -339,11 +347,25 @@ def set_length(rows: Rows, row: int, length: int) -> None:
 
 @compiled
 def mark_dirty(rows: Rows, row: int) -> None:
-    """Have the row taken with the next flush."""
+    """Have the row, which has changed, taken with the next flush."""
+    rows.header[row, 1] &= ~np.uint64(RECHECK)
     if not flags_of(rows.header[row, 1]) & DIRTY:
-        rows.header[row, 1] |= np.uint64(DIRTY)
-        rows.dirty[rows.state[_DIRTY]] = row
-        rows.state[_DIRTY] += 1
+        _list(rows, row)
+
+
+@compiled
+def recheck(rows: Rows, row: int) -> None:
+    """Have the row evaluated with the next flush; it is written only if its decision differs."""
+    if not flags_of(rows.header[row, 1]) & DIRTY:
+        rows.header[row, 1] |= np.uint64(RECHECK)
+        _list(rows, row)
+
+
+@compiled
+def _list(rows: Rows, row: int) -> None:
+    rows.header[row, 1] |= np.uint64(DIRTY)
+    rows.dirty[rows.state[_DIRTY]] = row
+    rows.state[_DIRTY] += 1
 
 
 def wasteful(rows: Rows) -> bool:

@@ -14,18 +14,35 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from governor.ads import FIELDS
 from governor.compiled import compiled, integer
-from governor.entries import MAX_TIME, RETARGETING, TYPE_SHIFT
+from governor.entries import INVALID, MAX_TIME, RETARGETING, TYPE_SHIFT, UNMEASURABLE
 from governor.hashing import hash_bytes, mix
-from governor.labels import FIELDS, AdTable, find_ad
+from governor.labels import AdTable, find_ad
 
-__all__ = ["Found", "Times", "ad_spans", "lone_exposures", "scan"]
+__all__ = ["UNKNOWN_ZONE", "Found", "Times", "ad_spans", "lone_exposures", "scan"]
 
-_NAMES = ("event_id", "user_id", "ts", "impression_id", "kind", "retargeting", "labels") + tuple(
-    f"{field}_id" if field in ("campaign", "creative", "advertiser") else field for field in FIELDS
+_NAMES = (
+    "event_id",
+    "user_id",
+    "ts",
+    "impression_id",
+    "kind",
+    "retargeting",
+    "measurable",
+    "invalid",
+    "tz",
+    "labels",
+    "ids",
+    "consent",
+    *(
+        f"{field}_id" if field in ("campaign", "creative", "advertiser") else field
+        for field in FIELDS
+    ),
 )
-_EVENT, _USER, _TS, _IMPRESSION, _KIND, _RETARGETING, _LABELS = range(7)
-_FIRST_LABEL = 7
+_EVENT, _USER, _TS, _IMPRESSION, _KIND, _RETARGETING, _MEASURABLE, _INVALID, _TZ = range(9)
+_FIRST_NESTED = 9
+_FIRST_LABEL = 12
 _CAMPAIGN = _FIRST_LABEL
 _COUNT = len(_NAMES)
 _NAME_SIZE = np.array([len(name) for name in _NAMES], np.int64)
@@ -43,6 +60,8 @@ _TRUE = np.frombuffer(b"true", np.uint8)
 _FALSE = np.frombuffer(b"false", np.uint8)
 _NULL = np.frombuffer(b"null", np.uint8)
 _ABSENT, _UNSEEN = -1, -2
+UNKNOWN_ZONE = -2
+"""Instead of the number of a time zone that has not been entered."""
 
 _QUOTE, _BACKSLASH, _COLON, _COMMA = ord('"'), ord("\\"), ord(":"), ord(",")
 _OPEN, _CLOSE, _MINUS, _POINT = ord("{"), ord("}"), ord("-"), ord(".")
@@ -72,6 +91,10 @@ class Found(NamedTuple):
     ad: NDArray[np.int64]
     """-1 where the table does not know the ad."""
     ad_key: NDArray[np.uint64]
+    zone: NDArray[np.int64]
+    """-1 for none, UNKNOWN_ZONE where the table does not know it."""
+    zone_start: NDArray[np.int64]
+    zone_size: NDArray[np.int64]
 
 
 def scan(
@@ -80,16 +103,22 @@ def scan(
     start: NDArray[np.int64],
     size: NDArray[np.int64],
     table: AdTable,
+    zones: AdTable,
     times: Times,
     max_bytes: int,
     max_id: int,
 ) -> Found:
     """Scan the impressions that lie at ``start`` in ``buffer``."""
     n = len(start)
-    start_of, size_of, ts, what, ad = (np.zeros(n, np.int64) for _ in range(5))
+    start_of, size_of, ts, what, ad, zone_start, zone_size = (
+        np.zeros(n, np.int64) for _ in range(7)
+    )
     event, exposure, ad_key = (np.zeros(n, np.uint64) for _ in range(3))
-    found = Found(np.zeros(n, np.bool_), start_of, size_of, ts, what, event, exposure, ad, ad_key)
-    _scan(buffer, timestamp, start, size, table, times, max_bytes, max_id, found)
+    found = Found(
+        np.zeros(n, np.bool_), start_of, size_of, ts, what, event, exposure, ad, ad_key,
+        np.full(n, -1, np.int64), zone_start, zone_size,
+    )  # fmt: skip
+    _scan(buffer, timestamp, start, size, table, zones, times, max_bytes, max_id, found)
     return found
 
 
@@ -125,6 +154,7 @@ def _scan(
     start: NDArray[np.int64],
     size: NDArray[np.int64],
     table: AdTable,
+    zones: AdTable,
     times: Times,
     max_bytes: int,
     max_id: int,
@@ -152,6 +182,14 @@ def _scan(
         found.what[i] = kind << TYPE_SHIFT
         if spans[_RETARGETING, 1] == 1:
             found.what[i] |= RETARGETING
+        if spans[_MEASURABLE, 1] == 0:
+            found.what[i] |= UNMEASURABLE
+        if spans[_INVALID, 1] == 1:
+            found.what[i] |= INVALID
+        if spans[_TZ, 1] > 0:
+            found.zone_start[i], found.zone_size[i] = spans[_TZ, 0], spans[_TZ, 1]
+            known = find_ad(zones, hash_bytes(buffer, spans[_TZ, 0], spans[_TZ, 1]))
+            found.zone[i] = known if known >= 0 else UNKNOWN_ZONE
         found.user_start[i] = spans[_USER, 0]
         found.user_size[i] = spans[_USER, 1]
         found.ts[i] = ticks[0]
@@ -176,7 +214,7 @@ def _bounded(spans: NDArray[np.int64], max_id: int) -> bool:
     if spans[_TS, 1] <= 0:
         return False
     for field in range(_COUNT):
-        if spans[field, 1] > max_id:
+        if spans[field, 1] > max_id and field != _TZ:
             return False
     return bool(spans[_EVENT, 1] > 0 and spans[_USER, 1] > 0 and spans[_CAMPAIGN, 1] > 0)
 
@@ -318,6 +356,12 @@ def _scan_one(
 
 
 @compiled
+def _is_flag(field: int) -> bool:
+    """Whether the field is true or false."""
+    return _RETARGETING <= field <= _INVALID
+
+
+@compiled
 def _value(
     buffer: NDArray[np.uint8],
     at: int,
@@ -330,7 +374,7 @@ def _value(
     byte = buffer[at]
     if byte == _QUOTE:
         close = _string(buffer, at + 1, end)
-        if close < 0 or field in (_TS, _RETARGETING, _LABELS):
+        if close < 0 or field == _TS or _is_flag(field) or _FIRST_NESTED <= field < _FIRST_LABEL:
             return -1
         if field >= 0:
             spans[field, 0], spans[field, 1] = at + 1, close - at - 1
@@ -342,16 +386,16 @@ def _value(
             return close
         return _number(buffer, at, end, np.zeros(1, np.int64)) if field < 0 else -1
     if byte == _N and _literal(buffer, at, end, _NULL):
-        if field in (_EVENT, _USER, _TS, _RETARGETING, _CAMPAIGN):
+        if field in (_EVENT, _USER, _TS, _CAMPAIGN) or _is_flag(field):
             return -1
         if field >= 0:
             spans[field, 1] = _ABSENT
         return at + 4
-    if field >= 0 and field != _RETARGETING:
+    if field >= 0 and not _is_flag(field):
         return -1
     for value, literal in ((1, _TRUE), (0, _FALSE)):
         if _literal(buffer, at, end, literal):
-            if field == _RETARGETING:
-                spans[_RETARGETING, 1] = value
+            if field >= 0:
+                spans[field, 1] = value
             return at + len(literal)
     return -1

@@ -87,10 +87,12 @@ def row_of(
             continue
         if e.ts <= erased or (e.type == "link" and e.topic == "control"):
             continue
-        if e.zone is not None and zones.known(e.zone):
-            zoned.append(e)
-        if not refusing.keeps_out(e) and not (e.topic == "control" and e.type == "consent"):
+        kept_out = refusing.keeps_out(e)
+        if not kept_out and not (e.topic == "control" and e.type == "consent"):
             admitted.append(e)
+        said = not kept_out and (e.type != "consent" or e.consent is not None)
+        if said and e.zone is not None and zones.known(e.zone):
+            zoned.append(e)
         if e.consent is not None:
             kept = _Kept(policy, e.key, _newest(admitted, refusing), horizon, row_limit, rank)
             refusing.state(e)

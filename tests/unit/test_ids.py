@@ -29,7 +29,7 @@ DECODERS = {
 
 def decoded(topic: str, *events: dict[str, Any]) -> tuple[Columns, list[Rejected]]:
     records = Records.of([(None, json.dumps(event).encode(), T0 * 1000) for event in events])
-    return DECODERS[topic](records, Labels(("user", "campaign")), Limits())
+    return DECODERS[topic](records, Labels(), Limits())
 
 
 def event(**fields: Any) -> dict[str, Any]:

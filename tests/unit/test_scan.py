@@ -47,7 +47,7 @@ impressions = st.one_of(plain, st.dictionaries(st.sampled_from(FIELDS), values))
 
 def decoded(records: Records, *, scanning: bool) -> tuple[list[tuple[object, ...]], list[Rejected]]:
     """What came of the records, as plain values, in an order of their own."""
-    labels = Labels(("user", "campaign", "creative"))
+    labels = Labels()
     with pytest.MonkeyPatch.context() as patch:
         if not scanning:
             nothing = events._NOTHING
@@ -154,19 +154,19 @@ def test_the_scanner_reads_what_the_benchmark_and_most_senders_write() -> None:
         b'{"event_id":"e","user_id":"u","ts":1700000000.25,"campaign_id":"c","impression_id":"i",'
         b'"creative_id":"cr","channel":"display","kind":"viewable","retargeting":true,"x":null}'
     )
-    columns, others = events._plain(records_of([message]), Labels(("user",)), Limits())
+    columns, others = events._plain(records_of([message]), Labels(), Limits())
     assert len(columns) == 1
     assert not len(others)
 
 
 def test_more_ads_than_the_table_began_with_are_all_found_again() -> None:
-    labels = Labels(("campaign",))
+    labels = Labels()
     messages = [
         b'{"event_id":"e%d","user_id":"u","ts":1700000000,"campaign_id":"c%d"}' % (i, i % 700)
         for i in range(2000)
     ]
     columns, rejected = events.decode_impressions(records_of(messages), labels, Limits())
     assert not rejected
-    assert len(labels) == 700
+    assert len(labels) == 1 + 700  # and the one without labels
     names = [labels.ad_names[ad] for ad in columns.ad.tolist()]
     assert names == [b'{"campaign":"c%d"}' % (i % 700) for i in range(2000)]

@@ -1,0 +1,116 @@
+"""Working memory of the compiled loops, kept between calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governor.rows import CAPACITIES
+from governor.rules import CALENDARS
+
+__all__ = ["Found", "Row", "Scratch", "ScratchArrays", "Slot", "Streak"]
+
+
+class Slot:
+    """Columns of `ScratchArrays.slot`: one label value under one selector, in one row."""
+
+    ROUND = 0  # the evaluation that wrote the others
+    WEIGHT = 1  # of the entries seen so far
+    NEWEST = 2  # time of the first one seen
+    NEXT = 3  # the selector's next rule that they have not reached
+    SIZE = 4
+
+
+class Streak:
+    """Columns of `ScratchArrays.streak`: exposures in a row without an answer."""
+
+    ROUND = 0
+    COUNT = 1
+    BEGIN = 2  # of the rest that the last of them led to, FOREVER without one
+    END = 3
+    REST = 4  # its ticks
+    LEVEL = 5
+    SIZE = 6
+
+
+class Found:
+    """Columns of `ScratchArrays.found`: a rule or a control in force on a label."""
+
+    LABEL = 0
+    RULE = 1  # number; of controls, behind those of the rules
+    FROM = 2
+    UNTIL = 3
+    FIRST = 4  # what the evidence says: effective limit; time of an engagement or control; streak
+    SECOND = 5  # effective window or rest
+    SLOT = 6  # under the rule's selector; -1 for controls
+    THIRD = 7  # level
+    SIZE = 8
+
+
+class Row:
+    """What the numbers in `ScratchArrays.row` are."""
+
+    NOW = 0
+    BARE = 1  # entries that are no facts
+    LENGTH = 2
+    TYPE = 3  # the id's type, a row of `RuleArrays.spans`
+    ZONE = 4  # a row of `Ads.period_start`
+    REFUSED = 5  # whether consent is refused
+    REFUSED_AT = 6  # when, -1 where it never was granted and must be
+    STATE = 7
+    STATE_END = 8  # when it ends without a new event; FOREVER
+    NEXT_STATE = 9
+    ARM = 10
+    ALLOWED = 11  # bits of the rules that are asked, by number
+    SIZE = 12
+
+
+class ScratchArrays(NamedTuple):
+    """The arrays. Those by entry are as long as the longest row can be."""
+
+    round: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    streak: NDArray[np.int64]
+    found: NDArray[np.int64]
+    mark: NDArray[np.uint8]  # by entry
+    ticks: NDArray[np.int64]  # by entry
+    weight: NDArray[np.int64]  # by entry
+    want: NDArray[np.int64]  # what is missing: a `scopes.Want`, and two ads
+    period: NDArray[np.int64]  # (3, 3): zone, begin and end of the last period asked for
+    row: NDArray[np.int64]  # what holds of the row being evaluated, see `Row`
+
+
+@dataclass
+class Scratch:
+    """Holds the working memory and lets it grow."""
+
+    arrays: ScratchArrays = field(default_factory=lambda: _arrays(64, 64))
+
+    def sized(self, *, slots: int, found: int = 0) -> ScratchArrays:
+        """The arrays, with room for so many slots and throttles."""
+        now = self.arrays
+        if len(now.slot) < slots or len(now.found) < found:
+            self.arrays = _arrays(
+                len(now.slot) if len(now.slot) >= slots else 2 * slots,
+                len(now.found) if len(now.found) >= found else 2 * found,
+            )
+        return self.arrays
+
+
+def _arrays(slots: int, found: int) -> ScratchArrays:
+    entries = int(CAPACITIES[-1])
+    return ScratchArrays(
+        round=np.zeros(1, np.int64),
+        slot=np.zeros((slots, Slot.SIZE), np.int64),
+        streak=np.zeros((slots, Streak.SIZE), np.int64),
+        found=np.zeros((found, Found.SIZE), np.int64),
+        mark=np.zeros(entries, np.uint8),
+        ticks=np.zeros(entries, np.int64),
+        weight=np.zeros(entries, np.int64),
+        want=np.zeros(3, np.int64),
+        period=np.full((len(CALENDARS), 3), -1, np.int64),
+        row=np.zeros(Row.SIZE, np.int64),
+    )
