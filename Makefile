@@ -63,6 +63,12 @@ bench: setup ## All figures
 bench-throughput: setup ## Impressions per second; the last line is JSON
 	@$(BIN)/python -m benchmarks.throughput
 
+bench-policy: setup ## What rules, users and campaigns cost; the last line is JSON
+	@$(BIN)/python -m benchmarks.policy
+
+bench-memory: setup ## Bytes a user; the last line is JSON
+	@$(BIN)/python -m benchmarks.memory
+
 bench-compare: setup ## What a change did: the last two runs of `make bench`
 	@$(BIN)/python -m benchmarks.compare
 

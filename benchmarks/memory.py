@@ -1,4 +1,4 @@
-"""What a user costs in memory, at ten exposures each.
+"""`make bench-memory`: what a user costs in memory, at ten exposures each.
 
 Two fresh processes with sixteen ledgers each fill them through the real path, one with more users
 than the other. The slope of the resident memory between the two is what a user costs; the base is
@@ -21,17 +21,24 @@ __all__ = ["measure"]
 
 LEDGERS = 16
 EXPOSURES = 10
-SIZES = (128_000, 512_000)
+SIZES = (1_000_000, 2_000_000)
 
 
 def measure(record: Record, *, quick: bool) -> None:
     """Bytes a user and the base."""
-    few, many = (fresh("benchmarks.memory", users // (2 if quick else 1)) for users in SIZES)
-    slope = (many["resident"] - few["resident"]) / (many["users"] - few["users"])
-    record.add("memory/user", "bytes", slope)
+    few, many = _sizes(8 if quick else 1)
+    record.add("memory/user", "bytes", _slope(few, many))
     record.add("memory/user, arrays only", "bytes", many["arrays"] / many["users"])
     record.add("memory/base", "MB", many["base"] / 1e6)
     record.facts["memory"] = {"sizes": [few, many], "exposures": EXPOSURES, "ledgers": LEDGERS}
+
+
+def _sizes(divisor: int = 1) -> list[dict[str, int]]:
+    return [fresh("benchmarks.memory", users // divisor) for users in SIZES]
+
+
+def _slope(few: dict[str, int], many: dict[str, int]) -> float:
+    return (many["resident"] - few["resident"]) / (many["users"] - few["users"])
 
 
 def _resident() -> int:
@@ -57,5 +64,18 @@ def _filled(users: int) -> dict[str, int]:
     }
 
 
+def main() -> None:
+    """Measure, and say so in one line of JSON."""
+    few, many = _sizes()
+    figures = {
+        "bytes_per_user": round(_slope(few, many)),
+        "base_mb": round(many["base"] / 1e6),
+    }
+    print(json.dumps(figures))
+
+
 if __name__ == "__main__":
-    json.dump(_filled(int(sys.argv[1])), sys.stdout)
+    if len(sys.argv) > 1:
+        json.dump(_filled(int(sys.argv[1])), sys.stdout)
+    else:
+        main()

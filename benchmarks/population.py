@@ -61,8 +61,10 @@ class Spent:
 class Population:
     """One ledger and its users, at least `BATCH` of them."""
 
-    def __init__(self, users: int, campaigns: int, exposures: int = 4) -> None:
-        self.ledger = empty_ledger(exposures)
+    def __init__(
+        self, users: int, campaigns: int, exposures: int = 4, policy: str = POLICY
+    ) -> None:
+        self.ledger = empty_ledger(exposures, policy)
         self.users = users
         self._campaigns = campaigns
         self._exposures = exposures
@@ -119,7 +121,7 @@ class Population:
         assert applied.counts()["applied"] == len(user)
 
 
-def empty_ledger(exposures: int = 4) -> Ledger:
+def empty_ledger(exposures: int = 4, policy: str = POLICY) -> Ledger:
     """A ledger whose rows, once full, hold so many exposures of a `Population`; at least four."""
     horizon = exposures * ROUND
-    return Ledger(load(POLICY, horizon=horizon), horizon=horizon)
+    return Ledger(load(policy, horizon=horizon), horizon=horizon)

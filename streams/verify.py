@@ -189,7 +189,7 @@ class _Partition:
         self._sample = sample
         self._progress = progress
         self._told = _Told()
-        self._labels = Labels(())
+        self._labels = Labels()
         self._limits = Limits(
             max_future=ticks(settings.max_future),
             max_age=ticks(settings.max_age),
