@@ -343,8 +343,8 @@ def _controls(events: Sequence[_Control], known: Labels) -> _Decoded:
             _check_strings(event)
         if event.type == "hide" and not any(astuple(event)[5:13]):
             raise _BadEventError(Reason.MISSING_FIELD, "label is missing: hide what?")
-        if event.type == "consent" and event.consent is None:
-            raise _BadEventError(Reason.MISSING_FIELD, "consent is missing: granted or refused?")
+        if event.type != "consent":
+            event.consent = None
     (
         event_id, user_id, ts, kind, _, campaign, creative, advertiser, category, channel, surface,
         segment, labels, ids, _, zone, consent,

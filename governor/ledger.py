@@ -248,7 +248,7 @@ class Ledger:
             self._rows, row, self.rules, self.labels, self.scopes, self._scratch
         )
         decision = self.decide(key) or {}
-        return {**told, "throttles": decision.get("throttles", [])}
+        return {"id": key.rpartition("\0")[2], **told, "throttles": decision.get("throttles", [])}
 
     def export(self, key: str) -> dict[str, Any] | None:
         """All that is held of an id, readable; None for an id without a row."""

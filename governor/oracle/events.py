@@ -161,7 +161,7 @@ def decode(
             shown and event.get("invalid", False),
             _text(event, "tz"),
             _consent(topic, event, consent or Consent()),
-            _text(event, "to") if event.get("type") == "link" else None,
+            _text(event, "to") if topic == "control" and event["type"] == "link" else None,
         )
         for key in _keys(event)
     ]
