@@ -53,6 +53,8 @@ class Features:
     widened: bool = False
     linked: bool = False
     erased: bool = False
+    restarted: bool = False
+    """One person at a time, so that no row is two horizons behind and forgotten."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def case(seed: int, features: Features, *, users: int = 12, most: int = 32) -> C
     at = (changes[0][1] if changes else 1_750_000_000 + chance.randrange(10**6)) * SECOND
     steps = sorted(_steps(policies, horizon))
     events: list[Event] = []
-    for user in range(chance.randint(1, users)):
+    for user in range(1 if features.restarted else chance.randint(1, users)):
         events += _person(chance, f"u{user}", at, steps, features, changes, chance.randint(1, most))
     arrivals = events + chance.choices(events, k=len(events) // 8)
     if not features.linked and chance.random() < 0.8:

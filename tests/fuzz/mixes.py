@@ -20,6 +20,8 @@ MIXES = (
     Features(widened=True, reactions=True, modifiers=True, calendar=True),
     Features(linked=True, reactions=True, controls=True),
     Features(erased=True, reactions=True, controls=True, modifiers=True),
+    Features(restarted=True, reactions=True, controls=True, modifiers=True, calendar=True),
+    Features(restarted=True, consent=True, controls=True, crowded=True, erased=True),
 )
 
 LEAST = {
@@ -32,5 +34,7 @@ LEAST = {
     "widened policy": 1_000,
     "linked": 1_000,
     "erased then replayed": 1_000,
+    "published": 1_000,
+    "restarts": 1_000,
 }
 """How much of what a run must have met."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from governor.decisions import GRACE
 from governor.events import Columns, Limits, decode_controls, decode_engagements, decode_impressions
 from governor.ledger import Ledger
-from governor.oracle import Oracle, TooManyOrdersError, compare, ticks
+from governor.oracle import Decision, Oracle, TooManyOrdersError, compare, ticks
 from governor.policy import Policy
 from governor.records import Records
 from tests.fuzz.cases import DAY, Case, Event, looks_back
@@ -43,6 +44,10 @@ class Pair:
         checked = Policy.model_validate(policy)
         self.ledger = Ledger(checked, horizon=horizon, row_limit=row_limit)
         self.oracle = Oracle(checked, horizon=horizon, row_limit=row_limit)
+        self.horizon, self.row_limit = horizon, row_limit
+        self.topic: dict[str, dict[str, Any]] = {}
+        """The compacted decisions topic, by key."""
+        self.changelog: list[tuple[bytes | None, bytes | None, int]] = []
         self.erased: dict[str, int] = {}
         self.links: dict[str, str] = {}
         self.met: Counter[str] = Counter()
@@ -79,6 +84,41 @@ class Pair:
         checked = Policy.model_validate(policy)
         self.ledger.set_policy(checked)
         self.oracle.policy = checked
+
+    def publish(self) -> None:
+        """Flush: the topic then says of every row what the ledger decides."""
+        taken = self.ledger.take(0)
+        for i in range(len(taken.decisions)):
+            key, value = taken.decisions.key(i), taken.decisions.value(i)
+            assert key is not None
+            self.topic.pop(key.decode(), None)
+            if value is not None:
+                self.topic[key.decode()] = json.loads(value)
+        for i in range(len(taken.changelog)):
+            self.changelog.append((taken.changelog.key(i), taken.changelog.value(i), 0))
+        for key in self.oracle.rows:
+            decided, published = self.ledger.decide(key), self.topic.get(key)
+            self.met["published"] += published is not None
+            if published is None and self._over(decided):
+                continue
+            if compare(_told(decided), _told(published)):
+                raise Mismatch(f"{key!r}: the topic has {published}, the ledger {decided}")
+
+    def restart(self) -> None:
+        """Begin anew from the changelog, as a worker does after a crash."""
+        self.publish()
+        self.ledger = Ledger(self.ledger.policy, horizon=self.horizon, row_limit=self.row_limit)
+        self.ledger.load(Records.of(self.changelog))
+        self.met["restarts"] += 1
+        self.compare()
+
+    def _over(self, decided: Decision | None) -> bool:
+        """Whether a decision has run out for everybody, so that the topic need not have it."""
+        throttles = decided["throttles"] if decided else []
+        return all(
+            each["until"] is not None and ticks(each["until"]) <= self.ledger.newest - GRACE
+            for each in throttles
+        )
 
     def compare(self) -> None:
         """Every row's decision is one that the definitions admit."""
@@ -130,7 +170,9 @@ def run(case: Case) -> Counter[str]:
         if i == half and case.features.linked:
             _link_some(pair, case.seed)
         pair.feed(batch)
-        if i == half:
+        if case.features.restarted:
+            pair.restart() if i % 3 == 0 else pair.publish()
+        elif i == half:
             pair.compare()
     if case.features.erased:
         pair.feed(case.events)
@@ -148,6 +190,14 @@ def _link_some(pair: Pair, seed: int) -> None:
     for known, last in zip(users[1::3], users[2::3], strict=False):
         if chance.random() < 0.3:
             pair.link(known, last)
+
+
+def _told(decision: Decision | None) -> Decision | None:
+    """A decision without its evidence, which alone does not make it be published anew."""
+    if decision is None:
+        return None
+    throttles = [each | {"evidence": {}} for each in decision["throttles"]]
+    return decision | {"throttles": throttles}
 
 
 def _alone(event: Event) -> tuple[str, int]:

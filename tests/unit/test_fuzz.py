@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from tests.fuzz.cases import case
+from tests.fuzz.cases import Features, case
 from tests.fuzz.mixes import LEAST, MIXES
 from tests.fuzz.running import Mismatch, least, run, told
 
@@ -29,6 +32,20 @@ def test_the_ledger_answers_as_the_definitions_do(mix: int) -> None:
     assert met["decisions"] > met["rows"] / 20
     assert met["undecided"] < met["rows"] / 100
     MET.update(met)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**32), st.builds(Features, *[st.booleans()] * len(fields(Features))))
+def test_whatever_goes_together(seed: int, features: Features) -> None:
+    """Two pairs do not: what a crowded row let go, a wider policy cannot have back, and what
+    consent there was before a link is for tests of links."""
+    assume(not (features.crowded and features.widened))
+    assume(not (features.linked and features.consent))
+    drawn = case(seed, features, users=4, most=24)
+    try:
+        run(drawn)
+    except Mismatch:
+        pytest.fail(told(least(drawn)))
 
 
 def test_the_run_met_what_is_hard() -> None:
