@@ -141,13 +141,15 @@ def check(file: BinaryIO, history: int, row_limit: int) -> None:
     """
     from governor.policy import MAX_BYTES, PolicyError, load
 
+    name = getattr(file, "name", "standard input")
     try:
         checked = load(file.read(MAX_BYTES + 1), horizon=history, row_limit=row_limit)
     except PolicyError as error:
-        name = getattr(file, "name", "standard input")
         for mistake in error.mistakes:
             click.echo(f"{name}, {mistake}", err=True)
         sys.exit(2)
+    for warning in checked.warnings:
+        click.echo(f"{name}, {warning} (a warning)", err=True)
     rules = "1 rule" if len(checked.rules) == 1 else f"{len(checked.rules)} rules"
     click.echo(f"ok: {rules}, version {checked.version}")
 

@@ -108,6 +108,16 @@ def test_a_policy_comes_from_standard_input_too() -> None:
     assert result.output.startswith("ok: 1 rule, version ")
 
 
+def test_what_is_hardly_meant_is_a_warning_and_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY + "  - {name: tired, fatigue: {floor: 0.4}, per: campaign}\n")
+    result = governor("policy", "check", str(file))
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"{file}, line ")
+    assert "tired does nothing yet" in result.stderr
+    assert result.stderr.rstrip().endswith("(a warning)")
+
+
 def test_a_wrong_policy_is_told_on_standard_error_with_status_2(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("rules:\n  - {name: a, cap: 0, per: user, window: 90}\n")
