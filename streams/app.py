@@ -234,9 +234,12 @@ def create(settings: Settings) -> Governor:
     """The app for these settings."""
     failpoints.arm(settings.failpoints)
     timeout = settings.session_timeout.total_seconds()
+    policy = read_policy(settings)
+    for warning in policy.warnings:
+        log.warning("the policy, %s", warning)
     return Governor(
         settings,
-        read_policy(settings),
+        policy,
         broker="governor://" + ";".join(settings.broker.split(",")),
         broker_credentials=_credentials(settings),
         broker_session_timeout=timeout,
