@@ -84,7 +84,9 @@ def case(seed: int, features: Features, *, users: int = 12, most: int = 32) -> C
     policy = random_policy(chance, features)
     later = random_policy(chance, features) if features.widened else None
     if later is not None:
-        later |= {key: policy[key] for key in ("exclude", "consent") if key in policy}
+        # What was not taken in, or was over and let go, no later policy brings back.
+        same = ("exclude", "consent", "controls")
+        later |= {key: policy[key] for key in same if key in policy}
     policies = [Policy.model_validate(each) for each in (policy, later) if each is not None]
     longest = max(looks_back(each) for each in policies)
     horizon = longest + chance.choice((0, 1, MINUTE, longest))

@@ -90,11 +90,11 @@ class Pair:
         """Flush: the topic then says of every row what the ledger decides."""
         taken = self.ledger.take(0)
         for i in range(len(taken.decisions)):
-            key, value = taken.decisions.key(i), taken.decisions.value(i)
-            assert key is not None
-            self.topic.pop(key.decode(), None)
+            record, value = taken.decisions.key(i), taken.decisions.value(i)
+            assert record is not None
+            self.topic.pop(record.decode(), None)
             if value is not None:
-                self.topic[key.decode()] = json.loads(value)
+                self.topic[record.decode()] = json.loads(value)
         for i in range(len(taken.changelog)):
             self.changelog.append((taken.changelog.key(i), taken.changelog.value(i), 0))
         for key in self.oracle.rows:
@@ -150,6 +150,8 @@ class Pair:
     def _not_erased(self, columns: Columns) -> Columns:
         if not self.erased:
             return columns
+        # Whether an event is excluded is asked of all its ids, before some of them are gone.
+        columns = columns.select(np.flatnonzero(~self.ledger.excluded(columns)))
         starts, sizes = columns.user_start.tolist(), columns.user_size.tolist()
         keys = [
             bytes(columns.text[start : start + size]).decode()
@@ -194,11 +196,11 @@ def _link_some(pair: Pair, seed: int) -> None:
 
 
 def _told(decision: Decision | None) -> Decision | None:
-    """A decision without its evidence, which alone does not make it be published anew."""
+    """What has a decision published anew: neither its evidence alone, nor another arm."""
     if decision is None:
         return None
     throttles = [each | {"evidence": {}} for each in decision["throttles"]]
-    return decision | {"throttles": throttles}
+    return {"id": decision["id"], "throttles": throttles}
 
 
 def _alone(event: Event) -> tuple[str, int]:
