@@ -134,6 +134,9 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.sweep(1)
     taken = ledger.take(0)
     ledger.load(taken.changelog.select(np.arange(len(taken.changelog))))
+    ledger.merge("v", ledger.raw("u"))
+    ledger.forget("v")
+    ledger.reevaluate(1)
     for outgoing in (taken.decisions, taken.changelog, records):
         build(outgoing, max_bytes=1_000_000)
     wire_parse(b"", 0, None, check_crcs=False, committed_only=True)
