@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import faust
 from aiokafka.structs import TopicPartition
@@ -124,7 +124,7 @@ class Governor(faust.App):
             self.policy = policy
             self.metrics.policy(policy)
             for ledger in self.store().ledgers.values():
-                cast(Any, ledger).set_policy(policy)
+                ledger.set_policy(policy)
 
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Be the only worker that writes these partitions."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -33,14 +32,6 @@ FORWARDED = ("misrouted", "identity", "redirect", "link", "erase")
 _WHAT = (1 << TYPE_SHIFT + 5) - 1
 _LINK = CONTROL | CONTROL_TYPES["link"] << TYPE_SHIFT
 _ERASE = CONTROL | CONTROL_TYPES["erase"] << TYPE_SHIFT
-
-
-class LinkedRows(Protocol):
-    """What a ledger can do for links."""
-
-    def raw(self, key: str) -> bytes: ...
-    def merge(self, key: str, entries: bytes) -> None: ...
-    def forget(self, key: str) -> None: ...
 
 
 @dataclass
@@ -70,6 +61,10 @@ class Home:
         """
         outcomes: Counter[str] = Counter()
         repeated = again(columns, len(records)) if len(columns) else np.zeros(0, np.bool_)
+        skipped = self.ledger.excluded(columns)
+        if skipped.any():
+            outcomes["excluded"] += int((skipped & ~repeated).sum())
+            columns, repeated = columns.select(np.flatnonzero(~skipped)), repeated[~skipped]
         where, any_away = away(columns, self.partition, self.partitions)
         if any_away:
             columns, repeated = self._send_away(kind, records, columns, repeated, where, outcomes)
@@ -102,7 +97,7 @@ class Home:
             return
         name = key.decode()
         self.gate.add_origins(key, {step.id for step in merge.path} | set(merge.origins))
-        self._rows.merge(name, merge.entries)
+        self.ledger.merge(name, merge.entries)
         erased = self.gate.erasures.erased(key)
         if erased is not None:
             # Nothing from before may come back with the merge, nor may the link outlive it.
@@ -110,10 +105,6 @@ class Home:
             for step in merge.path:
                 if step.ts <= erased:
                     self._send_erasure(step.id, erased, timestamp)
-
-    @property
-    def _rows(self) -> LinkedRows:
-        return cast(LinkedRows, self.ledger)
 
     def _say(self, name: str, ts: int, **control: object) -> None:
         """Apply a control of our own to a row."""
@@ -199,10 +190,10 @@ class Home:
         merge = Merge(
             (Step(link.ts, link.event, key),),
             tuple(sorted(self.gate.take_origins(key))),
-            self._rows.raw(name),
+            self.ledger.raw(name),
         )
         self._send_merge(to, merge, int(records.timestamp[source]))
-        self._rows.forget(name)
+        self.ledger.forget(name)
 
     def _erase_all(self, records: Records, columns: Columns) -> list[int]:
         """Do what erasures do beyond the row; which elements are new ones."""

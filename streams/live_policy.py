@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -152,8 +152,6 @@ class LivePolicy(Service):
     @Service.task
     async def _evaluate_again(self) -> None:
         """Evaluate the rows of each ledger that has come, or whose policy has changed."""
-        if not hasattr(Ledger, "reevaluate"):
-            return
         while not self.should_stop:
             ledgers = self._ledgers()
             # Of a ledger that was done, rows that came later were evaluated under this policy.
@@ -166,7 +164,7 @@ class LivePolicy(Service):
             started = time.monotonic()
             for partition, ledger in due.items():
                 policy = self.policy
-                left = cast(Any, ledger).reevaluate(SLICE_ROWS)
+                left = ledger.reevaluate(SLICE_ROWS)
                 await self._flush(partition)
                 self._left[partition] = left
                 if left == 0 and policy is self.policy:

@@ -14,7 +14,7 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 from uuid import uuid4
 
 import msgspec
@@ -135,7 +135,7 @@ async def _held(
     origins = sorted(each.decode() for each in gate.origins(name))
     linked = ([link.to.decode()] if link else []) + origins
     return {
-        "row": cast(Any, ledger).export(key),
+        "row": ledger.export(key),
         "decision": decision,
         "became": _named(link.to.decode()) if link else None,
         "was": [_named(each) for each in origins],
