@@ -211,7 +211,10 @@ def insert(
         return APPLIED
 
     table.header[row, 1] |= _OTHERS
-    cast_shadow(entry, bare, at)
+    if dropped and any_shadowed(entry, bare):
+        cast_shadows(entry, bare)
+    else:
+        cast_shadow(entry, bare, at)
     _prune_row(table, row, rules, ads, scratch, horizon, row_limit)
     if scratch.mark[at] == 1:
         return APPLIED
