@@ -185,6 +185,11 @@ class Labels:
             self._by_hash[hashed] = number
         return number
 
+    @property
+    def unnamed(self) -> int:
+        """Ads that rows speak of and whose names have not come."""
+        return self.ad_names.count(None)
+
     def unwritten(self) -> list[tuple[int, bytes]]:
         """Hash and name of every ad interned since the last call, for the changelog."""
         ads, self._unwritten = self._unwritten, []

@@ -31,6 +31,7 @@ from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
 from streams.purge import Purge
+from streams.recovery import Tables
 from streams.repartition import Forwarder
 from streams.settings import Settings, load_settings, read_policy, ticks
 from streams.store import Store
@@ -70,8 +71,6 @@ class Governor(faust.App):
             value_type=bytes,
             schema=RecordsSchema(),
             changelog_topic=self._topic("ledger"),
-            # Fetches, not records. One would have Faust read the changelog for ever.
-            recovery_buffer_size=2,
             options={
                 "make": self.empty_ledger,
                 "gate": self.empty_gate,
@@ -202,9 +201,7 @@ class Governor(faust.App):
             "pending_events": self.outbox.events,
             "changelog_lag_rows": sum(ledger.dirty for ledger in ledgers)
             + self.outbox.rows_in_flight,
-            "recovery_remaining_records": max(0, self.tables.recovery.active_remaining_total())
-            if self.tables.recovery.in_recovery
-            else 0,
+            "recovery_remaining_records": self.tables.recovery.remaining,
             "asyncio_tasks": len(asyncio.all_tasks()),
             "threads": threading.active_count(),
             "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
@@ -243,16 +240,16 @@ def create(settings: Settings) -> Governor:
         broker="governor://" + ";".join(settings.broker.split(",")),
         broker_credentials=_credentials(settings),
         broker_session_timeout=timeout,
-        broker_heartbeat_interval=timeout / 4,
+        # Others learn of a rebalance with their next one.
+        broker_heartbeat_interval=min(1.0, timeout / 4),
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
         store="memory://",
         stream_buffer_maxsize=QUEUED_BATCHES,
         # A rebalance and a stop wait until the outbox has acked what was begun.
         stream_wait_empty=True,
-        # Who takes a partition over reads its changelog from the beginning. A standby's rows are
-        # not yet proven to be what that would give.
-        table_standby_replicas=0,
+        TableManager=Tables,
+        table_standby_replicas=settings.standbys,
         topic_allow_declare=False,
         topic_disable_leader=True,
         topic_partitions=settings.partitions,

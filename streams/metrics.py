@@ -95,6 +95,11 @@ class Metrics:
             "Record batches that Kafka did not take and that were sent again.",
             registry=self.registry,
         )
+        self.changelog_read = Counter(
+            "governor_changelog_read_records",
+            "Changelog records read: to go live with a partition, and to stand by for others.",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "governor_batch_events",
             "Messages in one batch, by topic.",

@@ -220,6 +220,11 @@ class Settings(BaseSettings):
         description="After how long without a sign of life the group takes a worker's partitions "
         "away. The brokers allow 6s to 30m unless set otherwise.",
     )
+    standbys: Annotated[int, _whole(0, 10)] = Field(
+        1,
+        description="Workers that keep a copy of each partition's rows, to take it over at once; "
+        "with 0 the next owner first reads its changelog.",
+    )
     metrics_host: Annotated[str, _like(r"[A-Za-z0-9._:-]+", "an address such as 0.0.0.0")] = Field(
         "0.0.0.0", description="Address that serves /metrics."
     )

@@ -1,13 +1,12 @@
 """The ledger as a store of a Faust table: one `Ledger` a partition, rows from the changelog.
 
-Faust assigns partitions, runs recovery and keeps standbys; rows come in whole fetches. What the
+Faust assigns partitions and standbys; `streams.recovery` reads rows, in whole fetches. What the
 agents change goes to the changelog through the outbox, not through the table, so the table
 itself is only ever read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from faust.types import TP, EventT
 from governor.gate import Gate
 from governor.ledger import Ledger, Taken
 from governor.records import Records
+from governor.rowcodec import RowError
 from streams.redirected import with_gate
 
 __all__ = ["Store"]
@@ -47,9 +47,8 @@ class Store(base.Store):
         self._gate: Callable[[], Gate] = options["gate"]
         self.ledgers: dict[int, Ledger] = {}
         self.gates: dict[int, Gate] = {}
-        self._offsets: dict[TP, int] = {}
+        self._positions: dict[int, int] = {}
         self._live: set[int] = set()
-        self._failed = False
 
     def ledger(self, partition: int) -> Ledger:
         """The ledger of a partition, made when it is not there yet."""
@@ -75,41 +74,52 @@ class Store(base.Store):
         gate.erasures.expire(ledger.newest)
         return with_gate(ledger.take(decided_at), gate)
 
-    def apply_changelog_batch(
-        self,
-        batch: Iterable[EventT],
-        to_key: Callable[[Any], Any],  # noqa: ARG002 - Faust's signature
-        to_value: Callable[[Any], Any],  # noqa: ARG002
-    ) -> None:
-        """Load rows; a record that cannot be read stops the worker.
+    def begin(self, partition: int, offset: int) -> None:
+        """Hold nothing of a partition, whose changelog begins at ``offset``."""
+        self._forget(partition)
+        self._positions[partition] = offset
 
-        Faust's recovery logs an exception and goes on, which would go live with rows missing.
+    def load(self, partition: int, records: Records, next_offset: int) -> None:
+        """Load rows from a partition's changelog, all up to ``next_offset``.
+
+        Raises:
+            RowError: a record that cannot be read; none behind it is.
         """
-        if self._failed:
-            return
-        for event in batch:
-            message = event.message
-            if message.partition in self._live:
-                continue  # what this worker wrote itself is older than what it holds
-            try:
-                self._load(message.partition, message.value)
-            except Exception as error:
-                self._failed = True
-                log.critical("%s[%d]: %s", message.topic, message.partition, error)
-                asyncio.ensure_future(self.app.crash(error))  # noqa: RUF006
-                raise
-            self._offsets[message.tp] = message.offset
+        try:
+            self.ledger(partition).load(self.gate(partition).load(records))
+        except RowError as error:
+            raise RowError(f"{self.table.changelog_topic_name}[{partition}]: {error}") from error
+        self._positions[partition] = next_offset
 
-    def _load(self, partition: int, records: Records) -> None:
-        self.ledger(partition).load(self.gate(partition).load(records))
+    def position(self, partition: int) -> int | None:
+        """The offset from which on the changelog may hold what memory does not.
 
-    def persisted_offset(self, tp: TP) -> int | None:
-        """The newest changelog offset whose row is in memory."""
-        return self._offsets.get(tp)
+        None where memory holds nothing.
+        """
+        return self._positions.get(partition)
 
     def written(self, partition: int, offset: int) -> None:
         """Note that the changelog of a partition holds, up to ``offset``, what memory holds."""
-        self._offsets[TP(self.table.changelog_topic_name, partition)] = offset
+        self._positions[partition] = offset + 1
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        """The newest changelog offset whose row is in memory."""
+        position = self.position(tp.partition)
+        return None if position is None else position - 1
+
+    def apply_changelog_batch(
+        self,
+        batch: Iterable[EventT],
+        to_key: Callable[[Any], Any],
+        to_value: Callable[[Any], Any],
+    ) -> None:
+        """Refuse: rows come through `load`."""
+        raise NotImplementedError("streams.recovery reads the changelog")
+
+    def _forget(self, partition: int) -> None:
+        self.ledgers.pop(partition, None)
+        self.gates.pop(partition, None)
+        self._positions.pop(partition, None)
 
     async def need_active_standby_for(self, tp: TP) -> bool:  # noqa: ARG002
         """Rows are in memory only, so every standby reads the changelog."""
@@ -126,11 +136,11 @@ class Store(base.Store):
         self._live.clear()
         topic = self.table.changelog_topic_name
         kept = {tp.partition for tp in assigned if tp.topic == topic}
-        for partition in [each for each in self.ledgers if each not in kept]:
-            del self.ledgers[partition]
-            self.gates.pop(partition, None)
-        for tp in [each for each in self._offsets if each.partition not in kept]:
-            del self._offsets[tp]
+        for partition in self.ledgers.keys() | self._positions.keys():
+            ledger = self.ledgers.get(partition)
+            # What could not be flushed any more is read again as events, from their rows on.
+            if partition not in kept or (ledger is not None and ledger.dirty):
+                self._forget(partition)
         actives = self.app.assignor.assigned_actives()
         await self._take_over({tp.partition for tp in actives if tp.topic == topic})
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -29,7 +29,15 @@ from faust.types.tuples import ack_lock
 from governor.records import Records
 from streams.wire import CorruptBatch, parse
 
-__all__ = ["Batch", "Consumer", "Deliveries", "RecordsSchema", "Transport"]
+__all__ = [
+    "Batch",
+    "BatchFetcher",
+    "Consumer",
+    "Deliveries",
+    "Fetched",
+    "RecordsSchema",
+    "Transport",
+]
 
 # Kafka answers one request of a connection after the other: an idle fetch holds back a seek, and
 # what is wanted next, until it ends.
@@ -43,7 +51,7 @@ MISSING_TOPICS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Fetched:
+class Fetched:
     """What one fetch brought of one partition: the offsets from `first_offset` on."""
 
     records: Records
@@ -67,10 +75,10 @@ class _Partition:
         self._part_data: list[Any] | None = part_data
         self.next_fetch_offset = offset
 
-    def __iter__(self) -> Iterator[_Fetched]:
+    def __iter__(self) -> Iterator[Fetched]:
         return self
 
-    def __next__(self) -> _Fetched:
+    def __next__(self) -> Fetched:
         if self._part_data is None:
             raise StopIteration
         fetcher, first_offset = self._fetcher, self.next_fetch_offset
@@ -87,7 +95,7 @@ class _Partition:
         except CorruptBatch as error:
             raise CorruptBatch(f"{self._tp.topic}[{self._tp.partition}]: {error}") from error
         self._part_data = None
-        return _Fetched(records, first_offset, self.next_fetch_offset, fetcher.seeks[self._tp])
+        return Fetched(records, first_offset, self.next_fetch_offset, fetcher.seeks[self._tp])
 
 
 class _Client:
@@ -238,6 +246,40 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if any(not known(topic) for topic in topics):
                 await consumer._client.force_metadata_update()
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        try:
+            # They are read beside the group (see `streams.changelog`). Fetched here as well, they
+            # would lie in aiokafka's buffer for ever.
+            consumer, changelogs = self._ensure_consumer(), self.app.tables.changelog_topics
+            consumer.pause(*(tp for tp in consumer.assignment() if tp.topic in changelogs))
+            await super().on_partitions_assigned(assigned, generation_id)
+        except Exception as error:
+            # aiokafka would log it only, and the worker would own partitions that it never reads.
+            await self.crash(error)
+            raise
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every partition of events to where the group has come, or to its beginning.
+
+        aiokafka's leaves alone those of which nothing is committed yet. What was fetched of them
+        and dropped in a rebalance would then never be read.
+        """
+        sought: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return sought
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer, changelogs = self._ensure_consumer(), self.app.tables.changelog_topics
+        tps = [tp for tp in consumer.assignment() if tp.topic not in changelogs]
+        if not tps:
+            return {}
+        committed = await consumer._coordinator.fetch_committed_offsets(tps)
+        offsets = {tp: found.offset for tp, found in committed.items() if found.offset >= 0}
+        if unknown := [tp for tp in tps if tp not in offsets]:
+            offsets |= await consumer.beginning_offsets(unknown)
+        for tp, offset in offsets.items():
+            consumer.seek(tp, offset)
+        return {TP(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
+
     def positions(self) -> dict[TP, tuple[int | None, int | None]]:
         """Position and highwater of every assigned partition, None where not known yet."""
         if self._consumer is None:
@@ -267,7 +309,7 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    def _to_message(self, tp: TP, record: _Fetched) -> Batch:
+    def _to_message(self, tp: TP, record: Fetched) -> Batch:
         records = record.records
         message = Batch(
             tp.topic,
@@ -304,6 +346,11 @@ class Consumer(driver.Consumer):
                     deliveries = self._deliveries[tp] = Deliveries(batch.seeks)
                 deliveries.add(batch)
             yield tp, batch
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        # Changelogs are not read here, which Faust would take for a fault.
+        if not self._is_changelog_tp(tp):
+            super().verify_event_path(now, tp)
 
     def on_buffer_full(self, tp: TP) -> None:
         """Do nothing: the fetcher waits for room in the stream's queue.

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.records import Records
-from streams.transport import Batch, Consumer, Deliveries, Transport, _Fetched
+from streams.transport import Batch, Consumer, Deliveries, Fetched, Transport
 
 EVENTS = TP("events", 0)
 OTHERS = TP("events", 1)
@@ -38,18 +38,18 @@ def with_consumer(test: Callable[[Consumer], Awaitable[None]]) -> Callable[[], N
     return in_loop
 
 
-def fetched(consumer: Consumer, tp: TP, first: int, behind: int) -> _Fetched:
+def fetched(consumer: Consumer, tp: TP, first: int, behind: int) -> Fetched:
     records = Records.of([(None, b"", 0)] * (behind - first), first_offset=first)
-    return _Fetched(records, first, behind, consumer.seeks[tp])
+    return Fetched(records, first, behind, consumer.seeks[tp])
 
 
-async def hand_out(consumer: Consumer, *fetches: tuple[TP, _Fetched]) -> list[Batch]:
+async def hand_out(consumer: Consumer, *fetches: tuple[TP, Fetched]) -> list[Batch]:
     """The messages of `fetches` on the way that they take to a stream, which tracks them."""
-    by_tp: dict[TP, list[_Fetched]] = {}
+    by_tp: dict[TP, list[Fetched]] = {}
     for tp, fetch in fetches:
         by_tp.setdefault(tp, []).append(fetch)
 
-    async def getmany(*_: object) -> dict[TP, list[_Fetched]]:
+    async def getmany(*_: object) -> dict[TP, list[Fetched]]:
         return by_tp
 
     consumer._active_partitions = set(by_tp)
@@ -121,7 +121,7 @@ async def test_what_is_committed_is_not_committed_again(consumer: Consumer) -> N
 
 @with_consumer
 async def test_a_message_without_records_moves_the_commit(consumer: Consumer) -> None:
-    empty = _Fetched(Records.of([]), 10, 12, consumer.seeks[EVENTS])
+    empty = Fetched(Records.of([]), 10, 12, consumer.seeks[EVENTS])
     (message,) = await hand_out(consumer, (EVENTS, empty))
     message.ack(consumer)
     assert committable(consumer) == {EVENTS: 12}
@@ -251,7 +251,7 @@ def test_the_end_is_that_of_the_leading_acked_run(sizes: list[int], rng: object)
         messages = []
         first = 0
         for size in sizes:
-            fetch = _Fetched(Records.of([]), first, first + size, 0)
+            fetch = Fetched(Records.of([]), first, first + size, 0)
             messages.append(app.consumer._to_message(EVENTS, fetch))
             deliveries.add(messages[-1])
             first += size

@@ -1,0 +1,102 @@
+"""Partitions that change hands: by a kill, by a sleep in the middle of a flush, by a new worker."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from tests.integration.conftest import Deploy
+from tests.integration.deployment import Deployment, Worker, wait_for
+from tests.integration.scenario import scenario
+from tests.integration.test_planted import stopped
+from tests.integration.test_worker import held
+
+EVENTS = scenario(80, users=100, events=2500)
+
+
+def partitions(worker: Worker) -> int:
+    """How many the worker was ready with when it last said so."""
+    return int(([0] + re.findall(r"ready: (\d+) partitions", worker.log()))[-1])
+
+
+def shared(deployment: Deployment) -> tuple[Worker, Worker]:
+    """Two workers with half of the partitions each."""
+    one, two = deployment.worker(), deployment.worker()
+    wait_for(lambda: partitions(one) == partitions(two) == 2, "two halves")
+    return one, two
+
+
+def test_a_standby_takes_over_what_it_holds_without_reading_it_again(deploy: Deploy) -> None:
+    deployment = deploy()
+    deployment.create_event_topics()
+    one, two = shared(deployment)
+    deployment.send(EVENTS[:1500])
+    deployment.wait_until_committed()
+    total = held(deployment, EVENTS[:1500])
+    wait_for(lambda: two.metrics()("governor_exposures_held") == total, "rows of both halves")
+    before = two.metrics()("governor_changelog_read_records_total")
+    one.kill()
+    wait_for(lambda: partitions(two) == 4, "takeover")
+    # A fence for each partition.
+    assert two.metrics()("governor_changelog_read_records_total") <= before + 4
+    assert two.metrics()("governor_exposures_held") == total
+    deployment.send(EVENTS[1500:])
+    deployment.wait_until_committed()
+    deployment.assert_decides(EVENTS)
+    assert two.metrics()("governor_exposures_held") == held(deployment, EVENTS)
+    assert two.stop() == 0
+
+
+def test_partitions_that_leave_take_their_rows_with_them(deploy: Deploy) -> None:
+    deployment = deploy(standbys="0")
+    deployment.create_event_topics()
+    one = deployment.worker()
+    deployment.send(EVENTS[:1500])
+    deployment.wait_until_committed()
+    alone = one.metrics()
+    two = deployment.worker()
+    wait_for(lambda: partitions(one) == partitions(two) == 2, "two halves")
+    wait_for(lambda: one.metrics()("governor_partitions") == 2, "ledgers gone")
+    for name in ("governor_users", "governor_exposures_held"):
+        assert one.metrics()(name) + two.metrics()(name) == alone(name)
+    for name in ("governor_ledger_bytes", "governor_ads"):
+        assert one.metrics()(name) < alone(name)
+    assert one.metrics()("governor_pending_events") == 0
+    deployment.send(EVENTS[1500:])
+    deployment.wait_until_committed()
+    deployment.assert_decides(EVENTS)
+    assert one.stop() == 0
+    assert two.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("without_lease:", "another worker has taken the partition over"),
+        pytest.param(None, "stood still", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sleeper_that_wakes_in_mid_flush_overwrites_nothing(
+    deploy: Deploy, fault: str | None, told: str
+) -> None:
+    deployment = deploy(standbys="0")
+    deployment.create_event_topics()
+    sleeper = deployment.worker(fault=fault, failpoints="flush.before_rows=stop#1")
+    sleeper.expected_to_end = True
+    deployment.send(EVENTS[:1000])
+    wait_for(lambda: stopped(sleeper.process.pid), "sleep in the middle of a flush")
+    heir = deployment.worker()
+    wait_for(lambda: partitions(heir) == 4, "takeover")
+    deployment.send(EVENTS[1000:])
+    deployment.wait_until_committed()
+    sleeper.process.send_signal(signal.SIGCONT)
+    assert sleeper.wait() == 1
+    assert told in sleeper.log()
+    deployment.assert_decides(EVENTS)
+    assert heir.stop() == 0
+    again = deployment.worker()
+    wait_for(lambda: partitions(again) == 4, "recovery")
+    assert again.metrics()("governor_exposures_held") == held(deployment, EVENTS)
+    assert again.stop() == 0
