@@ -157,7 +157,7 @@ def test_partitions_that_leave_and_rows_that_were_not_flushed_are_forgotten() ->
             store.load(partition, rows(), 2)
         ingest(
             "impressions",
-            store.ledger(1),
+            Home(1, 3, store.ledger(1), store.gate(1)),
             Records.of([(b"v", OTHER, 1000)]),
             Limits(),
         )
