@@ -203,18 +203,14 @@ def insert(
     _open(table, row, new, at)
     entry = table.arena[run_of(table.header[row, 0]) :]
     bare = facts_from(entry, length_of(table.header[row, 0]))
-    if simple and bare <= row_limit:
-        if dropped and any_shadowed(entry, bare):
-            cast_shadows(entry, bare)
-        else:
-            cast_shadow(entry, bare, at)
-        return APPLIED
-
-    table.header[row, 1] |= _OTHERS
     if dropped and any_shadowed(entry, bare):
         cast_shadows(entry, bare)
     else:
         cast_shadow(entry, bare, at)
+    if simple and bare <= row_limit:
+        return APPLIED
+
+    table.header[row, 1] |= _OTHERS
     _prune_row(table, row, rules, ads, scratch, horizon, row_limit)
     if scratch.mark[at] == 1:
         return APPLIED

@@ -155,12 +155,7 @@ def test_partitions_that_leave_and_rows_that_were_not_flushed_are_forgotten() ->
         for partition in range(3):
             store.begin(partition, 0)
             store.load(partition, rows(), 2)
-        ingest(
-            "impressions",
-            Home(1, 3, store.ledger(1), store.gate(1)),
-            Records.of([(b"v", OTHER, 1000)]),
-            Limits(),
-        )
+        take_in(store.ledger(1), b"v", OTHER)
         await store.on_rebalance({TP(TOPIC, 0), TP(TOPIC, 1)}, set(), set())
         assert set(store.ledgers) == {0}
         assert [store.position(partition) for partition in range(3)] == [2, None, None]
