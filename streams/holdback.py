@@ -125,7 +125,7 @@ class Holdback(Service):
             records = await _read(consumer, starts, ends)
         if not len(records):
             return
-        _, rejected = DECODERS[kind](records, Labels(()), self._limits)
+        _, rejected = DECODERS[kind](records, Labels(), self._limits)
         percent = self._settings.deadletter_percent or BEARABLE_PERCENT
         if 100 * len(rejected) > percent * len(records):
             return
