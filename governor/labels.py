@@ -68,7 +68,8 @@ class Labels:
         self.zone_table = AdTable(np.zeros(2048, np.uint64), np.zeros(2048, np.int64))
         self.ad_hash: NDArray[np.uint64] = np.zeros(16, np.uint64)
         self.ad_names: list[bytes | None] = []
-        self._unwritten: list[int] = []
+        self.waiting: list[int] = []
+        """Ads whose names the changelog does not have yet."""
         self.load(canonical(NO_LABELS))
 
     def __len__(self) -> int:
@@ -85,7 +86,7 @@ class Labels:
         if number is None:
             name = canonical(ad)
             number = self.load(name)
-            self._unwritten.append(number)
+            self.waiting.append(number)
             self.known[ad] = number
         return number
 
@@ -114,7 +115,7 @@ class Labels:
     def adopt(self, name: bytes) -> int:
         """The same for a name that this partition's changelog may not have."""
         number = self.load(name)
-        self._unwritten.append(number)
+        self.waiting.append(number)
         return number
 
     def zone(self, name: str) -> int:
@@ -192,7 +193,7 @@ class Labels:
 
     def unwritten(self) -> list[tuple[int, bytes]]:
         """Hash and name of every ad interned since the last call, for the changelog."""
-        ads, self._unwritten = self._unwritten, []
+        ads, self.waiting = self.waiting, []
         return [(int(self.ad_hash[ad]), self.ad_names[ad] or b"") for ad in ads]
 
 

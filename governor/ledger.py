@@ -31,6 +31,7 @@ from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
 from governor.events import Columns
 from governor.excluding import excluded
 from governor.hashing import hash_bytes
+from governor.image import Image, image_of, put_back
 from governor.kept import HARD_LIMIT
 from governor.labels import Labels
 from governor.policy import Cap, Policy, Spacing
@@ -343,7 +344,7 @@ class Ledger:
         Raises:
             rowcodec.RowError: a record is not a row of this format, or is damaged.
         """
-        self._rows, count = rowcodec.load(
+        self._rows, count, failure = rowcodec.load(
             self._rows,
             self.labels,
             changelog,
@@ -353,8 +354,22 @@ class Ledger:
             self.horizon,
             self.row_limit,
         )
+        if failure is not None:
+            raise failure
         self._compact()
         return count
+
+    def image(self) -> Image:
+        """A copy of all that it holds, to `restore` another ledger from."""
+        return image_of(self._rows, self.labels)
+
+    def restore(self, arrays: Mapping[str, NDArray]) -> None:  # type: ignore[type-arg]
+        """Take the place of a ledger, of which this is the image; this one must be empty.
+
+        Args:
+            arrays: see `governor.image.put_back`. They become this ledger's own.
+        """
+        self._rows = put_back(arrays, self.labels)
 
     def describe(self) -> Mapping[str, int]:
         """Sizes for metrics."""

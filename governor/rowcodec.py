@@ -84,7 +84,14 @@ _OK, _WANTS_ROOM, _UNKNOWN_AD, _FOREIGN, _NEWER, _DAMAGED = 0, 1, 2, 3, 4, 5
 
 
 class RowError(Exception):
-    """A changelog record cannot be read as a row."""
+    """A changelog record cannot be read as a row.
+
+    `record` is its index among those given; those before it that are rows may be loaded already.
+    """
+
+    def __init__(self, text: str, record: int) -> None:
+        super().__init__(text)
+        self.record = record
 
 
 def ad_records(ads: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -259,16 +266,17 @@ def load(
     scratch: Scratch,
     horizon: int,
     row_limit: int,
-) -> tuple[Rows, int]:
-    """Rows with those of the records in place of their own; also how many were read.
+) -> tuple[Rows, int, RowError | None]:
+    """Rows with those of the records in place of their own; how many were read; what stopped it.
 
     Of a row written under a longer horizon or a higher limit, what these keep; with an ad whose
     name has not been read, which can only be decided at its next event.
 
-    Raises:
-        RowError: see the module's text for what a record looks like.
+    The rows that were given are not to be used any more, also where it stopped at a record that
+    cannot be read: they may have grown before.
     """
-    _load_ads(labels, records)
+    if (unnamed := _load_ads(labels, records)) is not None:
+        return table, 0, unnamed
     done = 0
     count = 0
     while True:
@@ -281,22 +289,23 @@ def load(
         )  # fmt: skip
         count += read
         if status == _OK:
-            return table, count
+            return table, count, None
         if status == _UNKNOWN_AD:
             labels.reserve(int(detail))
         elif status == _WANTS_ROOM:
             table = grow(table, entries=int(CAPACITIES[-1]), id_bytes=int(records.key_size[done]))
         else:
-            raise RowError(_explain(records, done, status))
+            return table, count, RowError(_explain(records, done, status), done)
 
 
-def _load_ads(labels: Labels, records: Records) -> None:
+def _load_ads(labels: Labels, records: Records) -> RowError | None:
     first = records.buffer[np.minimum(records.key_start, len(records.buffer) - 1)]
     for i in np.flatnonzero((records.key_size == 9) & (first == _KEY_AD)):
         key, name = records.key(int(i)), records.value(int(i))
         if key is None or name is None or key[1:] != ad_hash(name).to_bytes(8, "little"):
-            raise RowError(_explain(records, int(i), _DAMAGED))
+            return RowError(_explain(records, int(i), _DAMAGED), int(i))
         labels.load(name)
+    return None
 
 
 def _explain(records: Records, i: int, status: int) -> str:

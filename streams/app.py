@@ -12,19 +12,24 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import faust
 from aiokafka.structs import TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
-from faust.types import EventT, StreamT
+from faust.types import TP, EventT, StreamT
 
 from governor.events import Limits
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.policy import Policy
-from streams import failpoints, repartition, topics
+from streams import failpoints, guards, repartition, topics
+from streams.bookmarks import Bookkeeper
+from streams.canary import ingest_warily
 from streams.deadletters import letters
+from streams.health import Health, Phase
+from streams.holdback import Holdback
 from streams.home import Home
 from streams.live_policy import LivePolicy
 from streams.metrics import Metrics
@@ -34,8 +39,11 @@ from streams.purge import Purge
 from streams.recovery import Tables
 from streams.repartition import Forwarder
 from streams.settings import Settings, load_settings, read_policy, ticks
+from streams.snapshots import Snapshots
 from streams.store import Store
+from streams.topology import Topic, Topology
 from streams.transport import RecordsSchema
+from streams.watch import Progress, Watch
 from streams.web import Web
 
 __all__ = ["Governor", "create"]
@@ -44,6 +52,9 @@ log = logging.getLogger(__name__)
 
 QUEUED_BATCHES = 4
 """Fetches that wait in front of an agent; each is up to a megabyte."""
+
+TOLD_ROWS = 20
+"""Unreadable rows that are told one by one."""
 
 
 class Governor(faust.App):
@@ -59,6 +70,7 @@ class Governor(faust.App):
         super().__init__(settings.group, **options)
         self.settings = settings
         self.policy = policy
+        self._rows_skipped = 0
         self.limits = Limits(
             max_future=ticks(settings.max_future),
             max_age=ticks(settings.max_age),
@@ -75,13 +87,33 @@ class Governor(faust.App):
                 "make": self.empty_ledger,
                 "gate": self.empty_gate,
                 "take_over": self.take_over,
+                "restore": self.restore if settings.snapshots else None,
+                "skipped": self._row_skipped if settings.unreadable_rows == "skip" else None,
             },
         )
         self.metrics = Metrics(policy, self.snapshot)
+        self.snapshots = Snapshots(
+            Path(settings.snapshots) if settings.snapshots else None,
+            settings.topic("ledger"),
+            settings.snapshot_interval.total_seconds(),
+            self.metrics.snapshot,
+            self.tripped,
+        )
         self.forwarder = Forwarder(settings)
-        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics)
+        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics, self.snapshots)
         self.purge = Purge(settings, self.repartitioned)
-        self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics)
+        self.topology: Mapping[str, Topic] = {}
+        self.health = Health(self.phase, settings.stall_timeout.total_seconds())
+        self.keeper = Bookkeeper(
+            self._written, settings.crash_attempts, settings.max_pending_events, self.tripped
+        )
+        self.holdback = Holdback(
+            settings, self.limits, lambda: self.consumer, self.health.paused, self.tripped
+        )
+        self.watch = Watch(
+            settings, lambda: self.topology, self.progress, self.health, self.metrics, self.crash
+        )
+        self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics, self.health)
         self.live_policy = LivePolicy(
             settings, policy, self.govern_by, self.live_ledgers, self.outbox.flush_also
         )
@@ -131,7 +163,7 @@ class Governor(faust.App):
 
     def on_init_dependencies(self) -> list[Any]:
         """Services that start with the app; the outbox before anything is read."""
-        mine = [self.server, self.forwarder, self.outbox]
+        mine = [self.server, self.forwarder, self.outbox, self.watch, self.holdback]
         return [*mine, *super().on_init_dependencies(), self.live_policy, self.purge]
 
     async def on_first_start(self) -> None:
@@ -139,10 +171,101 @@ class Governor(faust.App):
         await topics.until_reachable(self.settings)
         partitions = await topics.ensure(self.settings)
         self.conf.topic_partitions = partitions
+        await self._survey(partitions)
         await self.live_policy.begin()
         started = time.perf_counter()
         await asyncio.to_thread(warm_up, self.empty_ledger(), self.empty_gate())
         log.info("compiled in %.1f s; %d partitions", time.perf_counter() - started, partitions)
+
+    async def _survey(self, partitions: int) -> None:
+        """Refuse a ground that would make answers wrong; note what it looks like now."""
+        ledger = self.settings.topic("ledger")
+        events = [self.settings.topic(kind) for kind in topics.EVENT_TOPICS]
+        async with asyncio.timeout(60), Topology(self.settings) as topology:
+            await guards.check(topology, self.settings)
+            for text in topics.unfit(
+                self.settings,
+                await topology.configuration([ledger, self.settings.topic("decisions")]),
+            ):
+                self.tripped("topic_settings", text)
+            read = [self.settings.topic(kind) for kind in topics.READ_TOPICS]
+            found = await topology.topics([*read, ledger])
+            begins = await topology.begins([ledger])
+        self.keeper.know(
+            {name: found[name].id for name in events},
+            found[ledger].id,
+            partitions,
+            {tp.partition: begin for tp, begin in begins.items()},
+        )
+        self.snapshots.know(found[ledger].id)
+        self.topology = found
+
+    async def restore(self, partitions: Iterable[int]) -> Mapping[int, tuple[Ledger, Gate, int]]:
+        """Ledgers and gates from snapshots, and the changelog offsets they go to."""
+        name = self.settings.topic("ledger")
+        async with asyncio.timeout(60), Topology(self.settings) as topology:
+            begins, ends = await topology.begins([name]), await topology.ends([name])
+        found = {}
+        for partition in partitions:
+            ledger, gate = self.empty_ledger(), self.empty_gate()
+            tp = TopicPartition(name, partition)
+            offset = await asyncio.to_thread(
+                self.snapshots.load, partition, ledger, gate, begins[tp], ends[tp]
+            )
+            if offset is not None:
+                found[partition] = ledger, gate, offset
+        return found
+
+    def tripped(self, guard: str, text: str) -> None:
+        """Say and count that the ground is not what it was; the worker goes on."""
+        self.metrics.guard(guard)
+        log.warning("%s", text)
+
+    async def crash(self, reason: BaseException) -> None:
+        """Stop the worker; count the guard that the reason belongs to."""
+        guard, _ = guards.remedy(reason)
+        if guard and not self.crashed:
+            self.metrics.guard(guard)
+        await super().crash(reason)
+
+    def _row_skipped(self, text: str) -> None:
+        self.metrics.unreadable.inc()
+        self._rows_skipped += 1
+        if self._rows_skipped <= TOLD_ROWS:
+            more = "; more of them are only counted" if self._rows_skipped == TOLD_ROWS else ""
+            log.error("skipped (GOVERNOR_UNREADABLE_ROWS): %s%s", text, more)
+
+    def _written(self, partition: int) -> int | None:
+        return self.store().persisted_offset(TP(self.settings.topic("ledger"), partition))
+
+    def _new_consumer(self) -> Any:
+        consumer = super()._new_consumer()
+        consumer.keeper = self.keeper
+        return consumer
+
+    def phase(self) -> Phase:
+        """Where the worker is on its way to its partitions."""
+        if not self.topology:
+            return Phase("starting")
+        if remaining := self.tables.recovery.remaining:
+            return Phase("recovering", remaining=remaining)
+        if self.rebalancing or not self.tables.actives_ready:
+            return Phase("joining")
+        return Phase("running", partitions=len({tp.partition for tp in self._read()}))
+
+    def progress(self) -> Progress:
+        """How far the worker is, for the watch."""
+        phase = self.phase()
+        return Progress(
+            read=self._read(),
+            recovered=self.store().read_so_far,
+            due=phase.remaining + self.outbox.events + (phase.name == "joining"),
+        )
+
+    def _read(self) -> Mapping[Any, int]:
+        done = {} if self._consumer is None else self._consumer.done()
+        changelogs = self.tables.changelog_topics
+        return {tp: offset for tp, offset in done.items() if tp.topic not in changelogs}
 
     def _topic(self, name: str) -> Any:
         return self.topic(
@@ -172,10 +295,17 @@ class Governor(faust.App):
     async def handle(self, kind: str, event: EventT) -> None:
         """Apply one message's records and hand it to the outbox."""
         message: Any = event.message
+        if self.holdback.holds(kind, message):
+            return
         records = message.value
         home = self.home(message.partition)
         started = time.perf_counter()
-        ingested = ingest(kind, home, records, self.limits)
+        if self.keeper.suspicious(message.tp, message.first_offset):
+            ingested = await ingest_warily(kind, home, records, self.limits)
+        else:
+            ingested = ingest(kind, home, records, self.limits)
+        if self.holdback.refuses(kind, message, ingested):
+            return
         self.metrics.apply_seconds.observe(time.perf_counter() - started)
         self.metrics.batch(kind, len(records), ingested.outcomes)
         self.metrics.forwarded(home.forwarded)
@@ -204,6 +334,10 @@ class Governor(faust.App):
             "recovery_remaining_records": self.tables.recovery.remaining,
             "asyncio_tasks": len(asyncio.all_tasks()),
             "threads": threading.active_count(),
+            "ready": int(self.health.ready),
+            "broker_reachable": int(not self.health.unreachable),
+            "stalled_seconds": self.health.stalled,
+            "paused": self.health.paused,
             "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
         }
 
@@ -215,6 +349,8 @@ class Governor(faust.App):
         """Before partitions go, and before a stop: what was begun is flushed and acked."""
         with self.outbox.hurrying():
             await super()._consumer_wait_empty(consumer, logger)
+        if self.should_stop and not self.crashed:
+            await self.snapshots.finish(self.store().live(), self.store().gate, self._written)
 
     async def crashed_or_stopped(self) -> None:
         """Return when the app has crashed or stopped."""

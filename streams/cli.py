@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from streams.deadletters_cli import deadletters
+from streams.moments import moment
 from streams.person_cli import access, backfill, erase
 from streams.policy_cli import diff, push, release, resume, rollback, show
 
@@ -212,41 +214,12 @@ error).
 """
 
 
-def _moment(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> float | None:
-    """Epoch seconds of ``2026-03-01T04:00:00Z``, of epoch seconds, or of ``6h``, so long ago."""
-    if value is None:
-        return None
-    import time
-    from datetime import UTC, datetime
-
-    from governor.policy import duration
-
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        when = datetime.fromisoformat(value)
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    except ValueError:
-        pass
-    try:
-        return time.time() - duration(value) / 1e6
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no time: write 2026-03-01T04:00:00Z, epoch seconds, or 6h for so long "
-            "ago"
-        ) from None
-
-
 @main.command(epilog=_VERIFY_STATUSES)
 @click.option(
-    "--from", "begin", metavar="TIME", callback=_moment, help="Leave out events before this time."
+    "--from", "begin", metavar="TIME", callback=moment, help="Leave out events before this time."
 )
 @click.option(
-    "--to", "end", metavar="TIME", callback=_moment, help="Judge nobody seen after this time."
+    "--to", "end", metavar="TIME", callback=moment, help="Judge nobody seen after this time."
 )
 @click.option(
     "--sample",
@@ -315,6 +288,7 @@ def settings_of_environment() -> "Settings":
 
 for command in (show, push, diff, rollback, resume):
     policy.add_command(command)
+main.add_command(deadletters)
 policy.add_command(release)
 for command in (release, access, erase, backfill):
     main.add_command(command)

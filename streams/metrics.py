@@ -32,8 +32,9 @@ from prometheus_client.registry import Collector
 from governor.events import Reason
 from governor.ledger import OUTCOMES
 from governor.policy import Policy
+from streams.guards import GUARDS
 from streams.home import FORWARDED
-from streams.topics import READ_TOPICS
+from streams.topics import EVENT_TOPICS, READ_TOPICS
 
 __all__ = ["Metrics", "Snapshot"]
 
@@ -119,6 +120,23 @@ class Metrics:
             buckets=FLUSH_BUCKETS,
             registry=self.registry,
         )
+        self._guards = Counter(
+            "governor_guard",
+            "How often the ground was not what it was, by guard; the log says what to do.",
+            ["guard"],
+            registry=self.registry,
+        )
+        self.unreadable = Counter(
+            "governor_unreadable_rows",
+            "Changelog records that were skipped as they could not be read.",
+            registry=self.registry,
+        )
+        self._snapshots = Counter(
+            "governor_snapshots",
+            "Snapshots of partitions: written, failed, loaded or discarded.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._forwarded = Counter(
             "governor_forwarded",
             "Records sent to the repartition topic, by reason: misrouted (a producer's partitioner "
@@ -145,6 +163,10 @@ class Metrics:
         self.policy(policy)
         for kind in ("published", "withdrawn"):
             self.records.labels(kind)
+        for guard in GUARDS:
+            self._guards.labels(guard)
+        for outcome in ("written", "failed", "loaded", "discarded"):
+            self._snapshots.labels(outcome)
         self._latency = _Latency()
         self.registry.register(self._latency)
         ProcessCollector(registry=self.registry)
@@ -157,6 +179,14 @@ class Metrics:
         self._build.labels(version("retargeting-governor"), policy.version).set(1)
         for rule in self._rules:
             self._decisions.labels(rule, "throttled")
+
+    def guard(self, guard: str) -> None:
+        """One of `streams.guards.GUARDS` had cause to act."""
+        self._guards.labels(guard).inc()
+
+    def snapshot(self, outcome: str) -> None:
+        """A partition's snapshot was written, failed, was loaded or was discarded."""
+        self._snapshots.labels(outcome).inc()
 
     def batch(self, topic: str, size: int, outcomes: Mapping[str, int]) -> None:
         """One batch was applied."""
@@ -234,6 +264,9 @@ class _State(Collector):
             ("recovery_remaining_records", "Changelog records still to be read before going live."),
             ("asyncio_tasks", "Tasks of the worker's event loop."),
             ("threads", "Threads that Python knows of."),
+            ("ready", "1 when /readyz says so: Kafka answers, partitions and rows are there."),
+            ("broker_reachable", "1 when Kafka answered the last time that the worker asked."),
+            ("stalled_seconds", "For how long nothing has been done although something was due."),
         ):
             yield GaugeMetricFamily(f"governor_{name}", text, value=_number(state[name]))
         refused = CounterMetricFamily(
@@ -258,6 +291,16 @@ class _State(Collector):
         for topic in READ_TOPICS:
             lag.add_metric([topic], _number(lags[topic]))
         yield lag
+        paused = GaugeMetricFamily(
+            "governor_paused",
+            "1 for a topic that is not read because too many of its messages are no events.",
+            labels=["topic"],
+        )
+        held = state["paused"]
+        assert isinstance(held, Mapping)
+        for topic in EVENT_TOPICS:
+            paused.add_metric([topic], float(topic in held))
+        yield paused
 
 
 def _number(value: object) -> float:

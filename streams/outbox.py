@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from aiokafka.structs import TopicPartition
-from faust.types import EventT
+from faust.types import TP, EventT
 from mode import Service
 from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ from streams.metrics import Metrics
 from streams.producer import Producer
 from streams.repartition import Forwarder
 from streams.settings import Settings
+from streams.snapshots import Copy, Snapshots
 from streams.store import Store
 
 __all__ = ["Outbox"]
@@ -58,6 +59,8 @@ class _Pending:
     """Partitions that changed without an event, and may have gone elsewhere since."""
     dead: dict[int, list[Letter]] = field(default_factory=dict)
     forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
+    copy: Copy | None = None
+    """Of the rows of one partition, as they are in the changelog when this flush is done."""
 
 
 class Outbox(Service):
@@ -71,6 +74,7 @@ class Outbox(Service):
         store: Callable[[], Store],
         forwarder: Forwarder,
         metrics: Metrics,
+        snapshots: Snapshots,
         now: Callable[[], float] = time.time,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +83,7 @@ class Outbox(Service):
         self._store = store
         self._forwarder = forwarder
         self._metrics = metrics
+        self._snapshots = snapshots
         self._now = now
         self._interval = settings.flush_interval.total_seconds()
         self._pending = _Pending()
@@ -215,6 +220,8 @@ class Outbox(Service):
             self._in_flight_rows = sum(one.users for one in taken.values())
             await self._publish_decisions(pending, taken)
             await self._publish_rows(taken)
+            if pending.copy is not None:
+                self._snapshots.keep(pending.copy, self._written(pending.copy.partition))
             await self._ack(pending)
             self._account(pending, taken, time.perf_counter() - started)
             self._in_flight = self._in_flight_rows = 0
@@ -226,8 +233,11 @@ class Outbox(Service):
         store = self._store()
         taken = {}
         for partition in pending.partitions | (pending.touched & store.live().keys()):
-            store.ledger(partition).sweep(SWEEP_ROWS)
+            ledger = store.ledger(partition)
+            ledger.sweep(SWEEP_ROWS)
             taken[partition] = store.take(partition, decided_at)
+            if pending.copy is None:
+                pending.copy = self._snapshots.take(partition, ledger, store.gate(partition))
         return taken
 
     async def _publish_decisions(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
@@ -259,6 +269,9 @@ class Outbox(Service):
     async def _send(self, outgoing: Mapping[TopicPartition, Records]) -> dict[TopicPartition, int]:
         """One step of a flush; the offsets of the last records."""
         return await self._producer.send(outgoing)
+
+    def _written(self, partition: int) -> int | None:
+        return self._store().persisted_offset(TP(self._settings.topic("ledger"), partition))
 
     def _tp(self, name: str, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.topic(name), partition)

@@ -126,6 +126,7 @@ def _failpoints(text: str) -> str:
 
 
 _LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+_Unreadable = Literal["stop", "skip"]
 _Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 _Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 _KAFKA_NAME = "[A-Za-z0-9._-]{1,200}", "1 to 200 letters, digits, '.', '_' and '-'"
@@ -220,16 +221,50 @@ class Settings(BaseSettings):
         description="After how long without a sign of life the group takes a worker's partitions "
         "away. The brokers allow 6s to 30m unless set otherwise.",
     )
+    stall_timeout: Annotated[timedelta, _time("2s", "1h")] = Field(
+        timedelta(minutes=2),
+        description="After how long without progress, with work at hand and Kafka there, /healthz "
+        "fails.",
+    )
+    unreadable_rows: Annotated[_Unreadable, _one_of("stop", "skip")] = Field(
+        "stop",
+        description="What to do about a changelog record that cannot be read: stop, or skip it, "
+        "which forgets that user's row and counts it.",
+    )
+    crash_attempts: Annotated[int, _whole(0, 100)] = Field(
+        3,
+        description="After how many workers in a row that began at an offset and got no further "
+        "its next events are tried in a process of their own, and what ends that is a dead letter; "
+        "0 for never.",
+    )
+    deadletter_streak: Annotated[int, _whole(0, 1_000_000_000)] = Field(
+        1_000,
+        description="So many dead letters in a row of one topic, and it is not read any more until "
+        "newer messages are events again; 0 for no limit.",
+    )
+    deadletter_percent: Annotated[int, _whole(0, 100)] = Field(
+        50,
+        description="Likewise, at more than this share of a topic's last 10,000 messages; 0 for no "
+        "limit.",
+    )
+    snapshots: str = Field(
+        "",
+        description="Folder, kept between starts, for copies of the rows, so that a restart reads "
+        "only what the changelog got since; empty for none.",
+    )
+    snapshot_interval: Annotated[timedelta, _time("1s", "12h")] = Field(
+        timedelta(minutes=10), description="Time between two snapshots of a partition."
+    )
     standbys: Annotated[int, _whole(0, 10)] = Field(
         1,
         description="Workers that keep a copy of each partition's rows, to take it over at once; "
         "with 0 the next owner first reads its changelog.",
     )
     metrics_host: Annotated[str, _like(r"[A-Za-z0-9._:-]+", "an address such as 0.0.0.0")] = Field(
-        "0.0.0.0", description="Address that serves /metrics."
+        "0.0.0.0", description="Address that serves /metrics, /healthz and /readyz."
     )
     metrics_port: Annotated[int, _whole(0, 65_535)] = Field(
-        8000, description="Port that serves /metrics; 0 for any that is free."
+        8000, description="Port that serves them; 0 for any that is free."
     )
     log_level: Annotated[_LogLevel, _one_of("debug", "info", "warning", "error", "critical")] = (
         Field("info", description="The least level that is logged.")

@@ -8,7 +8,7 @@ itself is only ever read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from faust.stores import base
@@ -20,9 +20,17 @@ from governor.records import Records
 from governor.rowcodec import RowError
 from streams.redirected import with_gate
 
-__all__ = ["Store"]
+__all__ = ["Store", "UnreadableRowError"]
 
 log = logging.getLogger(__name__)
+
+
+Restore = Callable[[Iterable[int]], Awaitable[Mapping[int, tuple[Ledger, Gate, int]]]]
+"""Ledgers and gates as they were, and the changelog offsets they go to, by partition."""
+
+
+class UnreadableRowError(Exception):
+    """A changelog record cannot be read; says which one and what to do."""
 
 
 class Store(base.Store):
@@ -30,7 +38,10 @@ class Store(base.Store):
 
     ``options["make"]`` makes an empty `Ledger`, ``options["gate"]`` an empty `Gate`;
     ``options["take_over"]`` sees to it that nobody else writes the partitions that this worker is
-    given, before their rows are read.
+    given, before their rows are read;
+    ``options["skipped"]``, where it is given, is told of a record that cannot be read and is
+    skipped, and without it such a record stops the worker; ``options["restore"]``, where it is
+    given, brings ledgers and the changelog offsets that they go to, by partition.
 
     Mind the URL's host part: ``ledger://`` alone is a falsy URL, and Faust then takes its
     in-memory store without a word.
@@ -45,6 +56,8 @@ class Store(base.Store):
         self._make: Callable[[], Ledger] = options["make"]
         self._take_over: Callable[[Iterable[int]], Awaitable[None]] = options["take_over"]
         self._gate: Callable[[], Gate] = options["gate"]
+        self._restore: Restore | None = options.get("restore")
+        self._skipped: Callable[[str], None] | None = options.get("skipped")
         self.ledgers: dict[int, Ledger] = {}
         self.gates: dict[int, Gate] = {}
         self._positions: dict[int, int] = {}
@@ -83,13 +96,29 @@ class Store(base.Store):
         """Load rows from a partition's changelog, all up to ``next_offset``.
 
         Raises:
-            RowError: a record that cannot be read; none behind it is.
+            UnreadableRowError: a record cannot be read, and is not to be skipped.
         """
-        try:
-            self.ledger(partition).load(self.gate(partition).load(records))
-        except RowError as error:
-            raise RowError(f"{self.table.changelog_topic_name}[{partition}]: {error}") from error
+        self._load(self.table.changelog_topic_name, partition, records)
         self._positions[partition] = next_offset
+
+    def _load(self, topic: str, partition: int, records: Records) -> None:
+        """Load records of a partition, with or without those that cannot be read."""
+        records = self.gate(partition).load(records)
+        while len(records):
+            try:
+                self.ledger(partition).load(records)
+                return
+            except RowError as error:
+                told = f"{topic}[{partition}]: {error}"
+                if self._skipped is None:
+                    raise UnreadableRowError(
+                        f"{told}; or set GOVERNOR_UNREADABLE_ROWS=skip, which forgets such rows "
+                        "and counts them"
+                    ) from error
+                self._skipped(told)
+                # A record before it may be one that the first look did not get to.
+                self._load(topic, partition, records.select(slice(error.record)))
+                records = records.select(slice(error.record + 1, None))
 
     def position(self, partition: int) -> int | None:
         """The offset from which on the changelog may hold what memory does not.
@@ -97,6 +126,11 @@ class Store(base.Store):
         None where memory holds nothing.
         """
         return self._positions.get(partition)
+
+    @property
+    def read_so_far(self) -> int:
+        """Grows with every changelog record that is read."""
+        return sum(self._positions.values())
 
     def written(self, partition: int, offset: int) -> None:
         """Note that the changelog of a partition holds, up to ``offset``, what memory holds."""
@@ -143,6 +177,11 @@ class Store(base.Store):
                 self._forget(partition)
         actives = self.app.assignor.assigned_actives()
         await self._take_over({tp.partition for tp in actives if tp.topic == topic})
+        if self._restore is not None:
+            restored = await self._restore(kept - set(self.ledgers))
+            for partition, (ledger, gate, offset) in restored.items():
+                self.ledgers[partition], self.gates[partition] = ledger, gate
+                self._positions[partition] = offset + 1
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Say that the rows are there."""

@@ -30,6 +30,7 @@ __all__ = [
     "ensure",
     "ensure_policy",
     "partitions",
+    "unfit",
     "until_reachable",
 ]
 
@@ -42,12 +43,20 @@ READ_TOPICS = (*EVENT_TOPICS, "repartition")
 # Larger than any event may be, so that one too large is a dead letter with coordinates rather than
 # a failure that only its producer sees; and than the largest row or decision.
 _LARGE = {"max.message.bytes": str(4 * 1024 * 1024)}
+# Stamped by the broker: it would refuse the records of a worker whose clock runs ahead.
+_STAMPED = {"message.timestamp.type": "LogAppendTime"}
 _COMPACTED = {
     **_LARGE,
+    **_STAMPED,
     "cleanup.policy": "compact",
+    # What is behind the last full segment is never compacted, and recovery reads it all. A segment
+    # is a few seconds of a worker's rows, and ends after ten minutes at the latest.
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": str(600_000),
     "min.cleanable.dirty.ratio": "0.1",
-    "segment.bytes": str(64 * 1024 * 1024),
     "max.compaction.lag.ms": str(600_000),
+    # A snapshot may be half as old: see `streams.snapshots`.
+    "delete.retention.ms": str(86_400_000),
 }
 CONFIGURATION: Mapping[str, Mapping[str, str]] = {
     "impressions": _LARGE,
@@ -66,6 +75,7 @@ CONFIGURATION: Mapping[str, Mapping[str, str]] = {
     "ledger": _COMPACTED,
     # They may hold what a person is known by, so they go after a week, and sooner by a tombstone.
     "deadletters": {
+        **_STAMPED,
         "cleanup.policy": "compact,delete",
         "retention.ms": str(7 * 86_400_000),
         "max.compaction.lag.ms": str(600_000),
@@ -280,6 +290,33 @@ def _common(existing: list[_Existing], settings: Settings) -> int:
             "deleted: the worker creates it anew), or set GOVERNOR_TOPIC_PREFIX to use others"
         )
     return counts.pop() if counts else settings.partitions
+
+
+def unfit(settings: Settings, found: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What to tell an operator of compacted topics that are kept otherwise than `CONFIGURATION`.
+
+    Args:
+        settings: those of the worker.
+        found: the settings of topics, by full name.
+    """
+    texts = []
+    for name, wanted in CONFIGURATION.items():
+        has = found.get(settings.topic(name), {})
+        wrong = {
+            key: value
+            for key, value in wanted.items()
+            if key in has and (int(has[key]) < int(value) if key in _LARGE else has[key] != value)
+        }
+        if wrong:
+            differing = ", ".join(f"{key}={has[key]}" for key in wrong)
+            change = ",".join(f"{key}={value}" for key, value in wrong.items())
+            texts.append(
+                f"the topic {settings.topic(name)} has {differing}: recovery may read far more "
+                "than the live rows, or miss some. To change it: kafka-configs.sh "
+                f"--bootstrap-server {settings.broker} --alter --entity-type topics --entity-name "
+                f"{settings.topic(name)} --add-config {change}"
+            )
+    return texts
 
 
 def _replicated(configuration: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -14,14 +14,16 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult
+from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
@@ -199,12 +201,50 @@ class Deliveries:
         self.end()
         return self._pending[0].first_offset if self._pending else self._end
 
+    def handed(self) -> int | None:
+        """The offset behind the last message handed out."""
+        return self._pending[-1].offset + 1 if self._pending else self._end
+
     def end(self) -> int | None:
         """The offset behind the leading run of acked messages: what may be committed."""
         # Faust "acks" what it skips while partitions are revoked, before a stream tracked it.
         while self._pending and self._pending[0].acked and self._pending[0].tracked:
             self._end = self._pending.popleft().offset + 1
         return self._end
+
+
+class Keeper(Protocol):
+    """Says what to commit beside offsets, and where to go on; `streams.bookmarks.Bookkeeper`."""
+
+    def metadata(self, tp: TopicPartition) -> str: ...
+
+    def start(
+        self, tp: TopicPartition, committed: int, metadata: str, begin: int, end: int
+    ) -> tuple[int, str]: ...
+
+    def reached(self, tp: TopicPartition) -> None: ...
+
+    def unharmed(self) -> dict[TopicPartition, tuple[int, str]]: ...
+
+
+class _MarkingConsumer(AIOKafkaConsumer):
+    """aiokafka's consumer, whose commits carry the keeper's metadata."""
+
+    keeper: Keeper | None
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        keeper = self.keeper
+        if keeper is None:
+            await super().commit(offsets)
+            return
+        marked = {
+            tp: one if one.metadata else OffsetAndMetadata(one.offset, keeper.metadata(tp))
+            for tp, one in offsets.items()
+        }
+        await super().commit(marked)
+        for tp, one in offsets.items():
+            if not one.metadata:
+                keeper.reached(tp)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -218,6 +258,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust ties both to its own settings, of which the one that reads what is committed
         # brings its transactions as well. The ends of partitions are then the stable offsets.
         consumer._isolation_level = "read_committed"
+        consumer.__class__ = _MarkingConsumer
+        consumer.keeper = cast("Consumer", self.consumer).keeper
         return consumer
 
     async def on_start(self) -> None:
@@ -259,26 +301,49 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             raise
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek every partition of events to where the group has come, or to its beginning.
+        """Go to where the group stands, in the topics whose offsets it commits.
 
-        aiokafka's leaves alone those of which nothing is committed yet. What was fetched of them
-        and dropped in a rebalance would then never be read.
+        aiokafka's own leaves a partition without a commit where it is, and what was fetched and
+        dropped before would not be read again. One whose messages are all handed out goes on.
         """
-        sought: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
-        return sought
+        found: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return found
 
     async def _seek_to_committed(self) -> Mapping[TP, int]:
-        consumer, changelogs = self._ensure_consumer(), self.app.tables.changelog_topics
-        tps = [tp for tp in consumer.assignment() if tp.topic not in changelogs]
+        consumer, ours = self._ensure_consumer(), cast("Consumer", self.consumer)
+        tps = [tp for tp in consumer.assignment() if ours.is_of_events(tp)]
         if not tps:
             return {}
         committed = await consumer._coordinator.fetch_committed_offsets(tps)
-        offsets = {tp: found.offset for tp, found in committed.items() if found.offset >= 0}
-        if unknown := [tp for tp in tps if tp not in offsets]:
-            offsets |= await consumer.beginning_offsets(unknown)
-        for tp, offset in offsets.items():
-            consumer.seek(tp, offset)
-        return {TP(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
+        begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        starts, marks = {}, {}
+        for tp in tps:
+            known = committed.get(tp)
+            starts[tp] = known.offset if known is not None and known.offset >= 0 else begins[tp]
+            if ours.keeper is not None:
+                metadata = "" if known is None else known.metadata
+                starts[tp], mark = ours.keeper.start(tp, starts[tp], metadata, begins[tp], ends[tp])
+                marks[tp] = OffsetAndMetadata(starts[tp], mark)
+        # Before anything is handed out: what ends this process must not end it unmarked.
+        await self._commit_marks(marks)
+        for tp, start in starts.items():
+            if tp in consumer.assignment():
+                consumer.seek(tp, ours.next_offset(tp, start))
+        ours.placed = True
+        return starts
+
+    async def commit_marks(self, marks: Mapping[TP, tuple[int, str]]) -> None:
+        """Commit offsets with the metadata that is given."""
+        offsets = {tp: OffsetAndMetadata(*mark) for tp, mark in marks.items()}
+        await self.call_thread(self._commit_marks, offsets)
+
+    async def _commit_marks(self, marks: Mapping[TP, OffsetAndMetadata]) -> None:
+        consumer = self._ensure_consumer()
+        here = {tp: mark for tp, mark in marks.items() if tp in consumer.assignment()}
+        # The group may have moved on meanwhile; then these are another worker's to mark.
+        with suppress(CommitFailedError, IllegalStateError):
+            if here:
+                await consumer.commit(here)
 
     def positions(self) -> dict[TP, tuple[int | None, int | None]]:
         """Position and highwater of every assigned partition, None where not known yet."""
@@ -300,6 +365,10 @@ class Consumer(driver.Consumer):
 
     logger = logging.getLogger("faust.transport.batched")  # what Faust logs is Faust's
     _thread: ConsumerThread
+    keeper: Keeper | None = None
+    """To be set before it starts. With one, nothing is handed out before it said where to begin."""
+    placed = False
+    """Whether the partitions are where they should begin."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.seeks: Counter[TP] = Counter()
@@ -337,6 +406,8 @@ class Consumer(driver.Consumer):
             batch = cast("Batch", message)
             if batch.seeks != self.seeks[tp]:
                 continue  # overtaken by a seek on its way here
+            if not self.placed and self.keeper is not None and self.is_of_events(tp):
+                continue  # on from where aiokafka took it to be; a seek is to come
             # Faust drops offsets that it takes for seen. A stale notion of what was seen would
             # then drop what nobody got; the line above and aiokafka's position suffice.
             self._read_offset[tp] = None
@@ -359,9 +430,27 @@ class Consumer(driver.Consumer):
         then Faust sleeps for a second.
         """
 
+    def known_ends(self, topic: str) -> dict[TP, int]:
+        """Where the topic's assigned partitions ended when they were last fetched."""
+        positions = self._thread.positions()
+        return {tp: end or 0 for tp, (_, end) in positions.items() if tp.topic == topic}
+
+    def is_of_events(self, tp: TP) -> bool:
+        """Whether the group commits offsets of the partition, which it does not of changelogs."""
+        return tp.topic not in self.app.tables.changelog_topics
+
+    def next_offset(self, tp: TP, start: int) -> int:
+        """The first offset that was not handed out since the last seek; ``start`` if none was."""
+        deliveries = self._deliveries.get(tp)
+        if deliveries is None or deliveries.seeks != self.seeks[tp]:
+            return start
+        handed = deliveries.handed()
+        return start if handed is None else max(start, handed)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # Inside, Faust waits for the streams to finish and commits what they acked.
         await super().on_partitions_revoked(revoked)
+        self.placed = False
         for tp in revoked:
             self.seeks[tp] += 1
             self._deliveries.pop(tp, None)
@@ -377,6 +466,14 @@ class Consumer(driver.Consumer):
                 await self._wait_for_ack(timeout=1)
                 self._clean_unacked_messages()
         await self.commit_and_end_transactions()
+        # There are no marks before the thread has started, which would not answer then.
+        if self.keeper is not None and not self.app.crashed and (marks := self.keeper.unharmed()):
+            await self._thread.commit_marks(marks)
+
+    def forget(self, message: Message) -> None:
+        """Wait no longer for the ack of a message, which is not acked either: it is read again
+        after a seek, a rebalance or a restart."""
+        self._unacked_messages.discard(message)
 
     def ack(self, message: Message) -> bool:
         """Mark a message as done; what it held is freed with the leading run it completes."""
@@ -408,14 +505,22 @@ class Consumer(driver.Consumer):
     def lag(self, topic: str) -> int:
         """Records of a topic's assigned partitions that may not be committed yet."""
         assignment = self._thread.positions()
-        total = 0
-        for tp, (position, highwater) in assignment.items():
-            if tp.topic == topic and highwater is not None:
-                deliveries = self._deliveries.get(tp)
-                current = deliveries is not None and deliveries.seeks == self.seeks[tp]
-                end = deliveries.begin() if deliveries is not None and current else None
-                total += max(0, highwater - (position or 0 if end is None else end))
-        return total
+        done = self.done()
+        return sum(
+            max(0, highwater - done[tp])
+            for tp, (_position, highwater) in assignment.items()
+            if tp.topic == topic and highwater is not None
+        )
+
+    def done(self) -> dict[TP, int]:
+        """The first offset of each assigned partition that may not be committed yet."""
+        found = {}
+        for tp, (position, _highwater) in self._thread.positions().items():
+            deliveries = self._deliveries.get(tp)
+            current = deliveries is not None and deliveries.seeks == self.seeks[tp]
+            begin = deliveries.begin() if deliveries is not None and current else None
+            found[tp] = position or 0 if begin is None else begin
+        return found
 
     def committed(self, topic: str) -> dict[TopicPartition, int]:
         """Offsets committed since the start in a topic's assigned partitions."""

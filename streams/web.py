@@ -1,14 +1,20 @@
-"""The worker's web server: ``/metrics`` for Prometheus."""
+"""The worker's web server: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for a keeper.
+
+``/healthz`` answers 503 when the worker should be restarted, ``/readyz`` while it does not serve
+its partitions; both say why, as JSON.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 from mode import Service
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from streams.health import Health
 from streams.metrics import Metrics
 
 __all__ = ["Web"]
@@ -21,11 +27,14 @@ class Web(Service):
 
     mundane_level = "debug"
 
-    def __init__(self, host: str, port: int, metrics: Metrics, **kwargs: Any) -> None:
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, health: Health, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._host = host
         self._port = port
         self._metrics = metrics
+        self._health = health
         self._runner: web.AppRunner | None = None
 
     @property
@@ -39,6 +48,8 @@ class Web(Service):
         """Listen."""
         app = web.Application()
         app.router.add_get("/metrics", self._serve)
+        app.router.add_get("/healthz", self._alive)
+        app.router.add_get("/readyz", self._ready)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -52,3 +63,13 @@ class Web(Service):
     async def _serve(self, _request: web.Request) -> web.Response:
         body = generate_latest(self._metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _alive(self, _request: web.Request) -> web.Response:
+        return _answer(*self._health.health())
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return _answer(*self._health.readiness())
+
+
+def _answer(well: bool, body: Mapping[str, object]) -> web.Response:
+    return web.json_response(body, status=200 if well else 503)

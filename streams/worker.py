@@ -10,8 +10,8 @@ import sys
 from typing import NoReturn
 
 from streams.app import Governor, create
+from streams.guards import remedy
 from streams.settings import Settings
-from streams.topics import TopicError
 
 __all__ = ["run"]
 
@@ -67,7 +67,7 @@ async def _main(app: Governor) -> NoReturn:
     status = 0
     if failed.done():
         status = 1
-        log.critical("stopping: %s", _told(failed.result()))
+        log.critical("stopping: %s", remedy(failed.result())[1])
     else:
         log.info("stopping: flushing what is pending")
         failed.cancel()
@@ -96,7 +96,3 @@ async def _failure(app: Governor, running: asyncio.Future[None]) -> BaseExceptio
         return error
     await app.crashed_or_stopped()
     return app.crash_reason or RuntimeError("the app stopped by itself")
-
-
-def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, TopicError) else f"{type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -165,6 +166,52 @@ def without_lease(_: str) -> None:
     cast(Any, Lease).check = lambda _self: None
 
 
+def fall_silent(_: str) -> None:
+    """The consumer gets nothing more of topics of events, and raises nothing."""
+    from streams.transport import Consumer
+
+    getmany = Consumer.getmany
+
+    async def faulty(self: Consumer, timeout: float) -> Any:  # noqa: ASYNC109
+        async for tp, message in getmany(self, timeout):
+            if not self.app.topics.acks_enabled_for(tp.topic):
+                yield tp, message
+
+    cast(Any, Consumer).getmany = faulty
+
+
+def die_on_user(user: str) -> None:
+    """The process crashes, as compiled code can, when it decodes an event of this user."""
+    decode = pipeline.DECODERS["impressions"]
+
+    def faulty(records: Any, *rest: Any) -> Any:
+        for i in range(len(records)):
+            if user.encode() in (records.value(i) or b""):
+                os.kill(os.getpid(), signal.SIGSEGV)
+        return decode(records, *rest)
+
+    pipeline.DECODERS["impressions"] = cast(Any, faulty)
+
+
+def jump_clock(seconds: str) -> None:
+    """The wall clock is set on by so much six seconds after the start, and an hour back later."""
+    clock, began = time.time, time.monotonic()
+
+    def faulty() -> float:
+        age = time.monotonic() - began
+        return clock() + (0 if age < 6 else float(seconds) if age < 12 else -3600)
+
+    time.time = faulty
+    for each in (Outbox, Producer):  # whose default was taken when they were imported
+        init = cast(Any, each).__init__
+        init.__defaults__ = tuple(faulty if one is clock else one for one in init.__defaults__)
+
+
+def limit_files(size: str) -> None:
+    """No file can be longer than this; the kernel refuses to write."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+
+
 FAULTS = {
     each.__name__: each
     for each in (
@@ -179,6 +226,10 @@ FAULTS = {
         drop_row,
         unfenced,
         without_lease,
+        fall_silent,
+        die_on_user,
+        jump_clock,
+        limit_files,
     )
 }
 
