@@ -17,7 +17,7 @@ from typing import Any
 import faust
 from aiokafka.structs import TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
-from faust.types import EventT, StreamT
+from faust.types import TP, EventT, StreamT
 
 from governor.events import Limits
 from governor.gate import Gate
@@ -25,12 +25,14 @@ from governor.ledger import Ledger
 from governor.policy import Policy
 from streams import failpoints, repartition, topics
 from streams.deadletters import letters
+from streams.doubt import Doubt, Offsets
 from streams.home import Home
 from streams.live_policy import LivePolicy
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
 from streams.purge import Purge
+from streams.reader import committed
 from streams.recovery import Tables
 from streams.repartition import Forwarder
 from streams.settings import Settings, load_settings, read_policy, ticks
@@ -79,7 +81,9 @@ class Governor(faust.App):
         )
         self.metrics = Metrics(policy, self.snapshot)
         self.forwarder = Forwarder(settings)
-        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics)
+        most = 2 * settings.max_pending_events  # batches may overshoot it
+        doubt = Doubt(self._ends, self._committed, self._decided, most)
+        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics, doubt)
         self.purge = Purge(settings, self.repartitioned)
         self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics)
         self.live_policy = LivePolicy(
@@ -206,6 +210,20 @@ class Governor(faust.App):
             "threads": threading.active_count(),
             "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
         }
+
+    async def _ends(self, partitions: Iterable[int]) -> Offsets:
+        return await self._highwaters(topics.READ_TOPICS, partitions)
+
+    async def _decided(self, partitions: Iterable[int]) -> Offsets:
+        return await self._highwaters(("decisions",), partitions)
+
+    async def _highwaters(self, names: Iterable[str], partitions: Iterable[int]) -> Offsets:
+        tps = [TP(self.settings.topic(name), p) for name in names for p in partitions]
+        ends = await self.consumer.highwaters(*tps)
+        return {(tp.topic, tp.partition): end or 0 for tp, end in ends.items()}
+
+    async def _committed(self, partitions: Iterable[int]) -> Offsets:  # noqa: ARG002 - of all
+        return await committed(self.settings, map(self.settings.topic, topics.READ_TOPICS))
 
     def _lag(self, topic: str) -> int:
         consumer = self._consumer

@@ -30,6 +30,7 @@ from governor.ledger import Taken
 from governor.records import Records
 from governor.ticks import from_seconds
 from streams.deadletters import Letter
+from streams.doubt import Doubt
 from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
@@ -71,10 +72,12 @@ class Outbox(Service):
         store: Callable[[], Store],
         forwarder: Forwarder,
         metrics: Metrics,
+        doubt: Doubt,
         now: Callable[[], float] = time.time,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._doubt = doubt
         self._settings = settings
         self._store = store
         self._forwarder = forwarder
@@ -119,7 +122,9 @@ class Outbox(Service):
             FencedError: another worker was given one of them meanwhile.
         """
         async with self._flushing:
+            partitions = set(partitions)
             await self._producer.take_over(partitions)
+            self._doubt.begin(partitions)
 
     async def add(
         self,
@@ -141,6 +146,7 @@ class Outbox(Service):
         pending.records += len(timestamps)
         pending.timestamps.append(timestamps)
         pending.partitions.add(partition)
+        self._doubt.applied(event.message.topic, partition, event.message.offset + 1)
         if dead:
             pending.dead.setdefault(partition, []).extend(dead)
         if forwards:
@@ -207,6 +213,7 @@ class Outbox(Service):
                 return
             started = time.perf_counter()
             await failpoint("flush.begin")
+            await self._doubt.measure(self._pending.partitions | self._pending.touched)
             # Nothing may come between this and `_take`: a row that a link sends elsewhere would
             # be logged as gone with a flush before the one that sends it.
             pending, self._pending = self._pending, _Pending()
@@ -227,7 +234,9 @@ class Outbox(Service):
         taken = {}
         for partition in pending.partitions | (pending.touched & store.live().keys()):
             store.ledger(partition).sweep(SWEEP_ROWS)
-            taken[partition] = store.take(partition, decided_at)
+            again = self._doubt.holds(partition)
+            taken[partition] = store.take(partition, decided_at, again=again)
+            self._doubt.taken(partition)
         return taken
 
     async def _publish_decisions(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
