@@ -9,11 +9,13 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from governor.events import Limits
+from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.policy import load
 from governor.records import Records
 from governor.ticks import SECOND
 from streams.doubt import Doubt, Offsets
+from streams.home import Home
 from streams.pipeline import ingest
 
 ENDS = {("a", 0): 10, ("b", 0): 5, ("a", 1): 7, ("b", 1): 0}
@@ -111,7 +113,8 @@ def test_a_ledger_in_doubt_publishes_changed_rows_the_same_or_not(again: bool) -
     policy = load("rules: [{name: twice, cap: 2, per: user, window: 1d}]", horizon=day)
     ledger = Ledger(policy, horizon=day)
     event = b'{"event_id":"e","user_id":"u","ts":1,"campaign_id":"c"}'
-    ingest("impressions", ledger, Records.of([(b"u", event, 1000)]), Limits())
+    home = Home(0, 1, ledger, Gate(secret=b"", retention=0))
+    ingest("impressions", home, Records.of([(b"u", event, 1000)]), Limits())
     decisions = ledger.take(0, again=again).decisions
     assert len(decisions) == again
     if again:
