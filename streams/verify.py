@@ -186,7 +186,8 @@ async def verify(
     apart = {one.user for one in total.differences} & elsewhere
     total.differences = [one for one in total.differences if one.user not in apart]
     total.judged -= len(apart)
-    total.skipped[Skipped.ELSEWHERE] += len(apart)
+    if apart:
+        total.skipped[Skipped.ELSEWHERE] += len(apart)
     return total
 
 
