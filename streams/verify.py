@@ -180,7 +180,7 @@ async def verify(
             share = sample * (partition + 1) // partitions - sample * partition // partitions
             if sample and not share:
                 continue
-            one = _Partition(settings, governing, reader, partition, span, _Sample(share), progress)
+            one = _Partition(settings, policy, reader, partition, span, _Sample(share), progress)
             total.add(await one.verify(done, partitions, elsewhere))
     # Known only now: what a partition holds of a user of another.
     apart = {one.user for one in total.differences} & elsewhere
