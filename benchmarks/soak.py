@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.crowd import POLICY, Crowd
+from benchmarks.crowd import Crowd
 from benchmarks.fleet import Fleet, Worker
 from benchmarks.producers import Producers
 from streams.broker import Cluster
@@ -34,6 +34,13 @@ from streams.topics import ensure
 
 __all__ = ["main"]
 
+POLICY = """
+rules:
+  - {name: user-often, cap: 12, per: user, window: 10m}
+  - {name: campaign-burst, cap: 2, per: campaign, window: 3m}
+  - {name: campaign-often, cap: 3, per: campaign, window: 10m}
+  - {name: creative-spacing, spacing: 2m, per: creative}
+"""
 PARTITIONS = 8
 SPEED = 20.0
 """Seconds of event time in one of the clock's."""
@@ -74,7 +81,7 @@ class Sample:
 async def soak(cluster: Cluster, folder: Path, seconds: float, rate: float) -> list[Sample]:
     """Load one worker for so long; a sample a second."""
     policy = folder / "policy.yaml"
-    policy.write_text(POLICY.replace("1h", "10m"))
+    policy.write_text(POLICY)
     environment = {
         "GOVERNOR_BROKER": cluster.bootstrap,
         "GOVERNOR_GROUP": "soak",

@@ -75,8 +75,11 @@ def take(
     scratch: Scratch,
     decided_at: int,
     horizon: int,
+    again: bool,
 ) -> tuple[Records, NDArray[np.int64], int]:
     """Decisions of dirty rows that differ from what was last taken, and note them as taken.
+
+    With ``again`` those that do not differ as well.
 
     Rows that nobody can ask about any more are marked GONE on the way.
 
@@ -93,8 +96,8 @@ def take(
     while True:
         arrays = _sized(scratch, rules, scopes, table.dirty[:count], table)
         wanted = _take(
-            table, rules.arrays, rules.texts, scopes.ads, arrays, decided_at, horizon, out, starts,
-            key_size, value_size, by_rule, progress,
+            table, rules.arrays, rules.texts, scopes.ads, arrays, decided_at, horizon, again, out,
+            starts, key_size, value_size, by_rule, progress,
         )  # fmt: skip
         if wanted == 0:
             break
@@ -152,6 +155,7 @@ def _take(
     scratch: ScratchArrays,
     decided_at: int,
     horizon: int,
+    again: bool,
     out: NDArray[np.uint8],
     starts: NDArray[np.int64],
     key_size: NDArray[np.int64],
@@ -175,7 +179,7 @@ def _take(
         if last <= watermark - _GRACE:
             found = 0
         digest = digest_of(rules, ads, scratch, found)
-        if digest != table.header[row, 2]:
+        if again or digest != table.header[row, 2]:
             at = progress[2]
             bound = size_bound(table, row, texts, ads, scratch, found)
             if at + bound > len(out):

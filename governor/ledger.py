@@ -306,11 +306,12 @@ class Ledger:
             self._make_room(0)
             _forget(self._rows, row)
 
-    def take(self, decided_at: int) -> Taken:
+    def take(self, decided_at: int, *, again: bool = False) -> Taken:
         """What changed since the last call, encoded: decisions and changelog rows.
 
         Args:
             decided_at: the time to write into the decisions, in ticks.
+            again: include the decisions of changed rows that decide what they did before.
         """
         named = rowcodec.ad_records(self.labels.unwritten())
         taken, by_rule, withdrawn = decisions.take(
@@ -321,6 +322,7 @@ class Ledger:
             self._scratch,
             decided_at,
             self.horizon,
+            again,
         )
         changelog = rowcodec.encode(self._rows, self.labels, named)
         users = int(rowcodec.settle(self._rows))

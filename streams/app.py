@@ -28,6 +28,7 @@ from streams import failpoints, guards, repartition, topics
 from streams.bookmarks import Bookkeeper
 from streams.canary import ingest_warily
 from streams.deadletters import letters
+from streams.doubt import Doubt, Offsets
 from streams.health import Health, Phase
 from streams.holdback import Holdback
 from streams.home import Home
@@ -36,6 +37,7 @@ from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
 from streams.purge import Purge
+from streams.reader import committed
 from streams.recovery import Tables
 from streams.repartition import Forwarder
 from streams.settings import Settings, load_settings, read_policy, ticks
@@ -100,7 +102,11 @@ class Governor(faust.App):
             self.tripped,
         )
         self.forwarder = Forwarder(settings)
-        self.outbox = Outbox(settings, self.store, self.forwarder, self.metrics, self.snapshots)
+        most = 2 * settings.max_pending_events  # batches may overshoot it
+        doubt = Doubt(self._ends, self._committed, self._decided, most)
+        self.outbox = Outbox(
+            settings, self.store, self.forwarder, self.metrics, self.snapshots, doubt
+        )
         self.purge = Purge(settings, self.repartitioned)
         self.topology: Mapping[str, Topic] = {}
         self.health = Health(self.phase, settings.stall_timeout.total_seconds())
@@ -340,6 +346,20 @@ class Governor(faust.App):
             "paused": self.health.paused,
             "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
         }
+
+    async def _ends(self, partitions: Iterable[int]) -> Offsets:
+        return await self._highwaters(topics.READ_TOPICS, partitions)
+
+    async def _decided(self, partitions: Iterable[int]) -> Offsets:
+        return await self._highwaters(("decisions",), partitions)
+
+    async def _highwaters(self, names: Iterable[str], partitions: Iterable[int]) -> Offsets:
+        tps = [TP(self.settings.topic(name), p) for name in names for p in partitions]
+        ends = await self.consumer.highwaters(*tps)
+        return {(tp.topic, tp.partition): end or 0 for tp, end in ends.items()}
+
+    async def _committed(self, partitions: Iterable[int]) -> Offsets:  # noqa: ARG002 - of all
+        return await committed(self.settings, map(self.settings.topic, topics.READ_TOPICS))
 
     def _lag(self, topic: str) -> int:
         consumer = self._consumer

@@ -30,6 +30,7 @@ from governor.ledger import Taken
 from governor.records import Records
 from governor.ticks import from_seconds
 from streams.deadletters import Letter
+from streams.doubt import Doubt
 from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
@@ -75,10 +76,12 @@ class Outbox(Service):
         forwarder: Forwarder,
         metrics: Metrics,
         snapshots: Snapshots,
+        doubt: Doubt,
         now: Callable[[], float] = time.time,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._doubt = doubt
         self._settings = settings
         self._store = store
         self._forwarder = forwarder
@@ -124,7 +127,9 @@ class Outbox(Service):
             FencedError: another worker was given one of them meanwhile.
         """
         async with self._flushing:
+            partitions = set(partitions)
             await self._producer.take_over(partitions)
+            self._doubt.begin(partitions)
 
     async def add(
         self,
@@ -146,6 +151,7 @@ class Outbox(Service):
         pending.records += len(timestamps)
         pending.timestamps.append(timestamps)
         pending.partitions.add(partition)
+        self._doubt.applied(event.message.topic, partition, event.message.offset + 1)
         if dead:
             pending.dead.setdefault(partition, []).extend(dead)
         if forwards:
@@ -212,6 +218,7 @@ class Outbox(Service):
                 return
             started = time.perf_counter()
             await failpoint("flush.begin")
+            await self._doubt.measure(self._pending.partitions | self._pending.touched)
             # Nothing may come between this and `_take`: a row that a link sends elsewhere would
             # be logged as gone with a flush before the one that sends it.
             pending, self._pending = self._pending, _Pending()
@@ -235,7 +242,9 @@ class Outbox(Service):
         for partition in pending.partitions | (pending.touched & store.live().keys()):
             ledger = store.ledger(partition)
             ledger.sweep(SWEEP_ROWS)
-            taken[partition] = store.take(partition, decided_at)
+            again = self._doubt.holds(partition)
+            taken[partition] = store.take(partition, decided_at, again=again)
+            self._doubt.taken(partition)
             if pending.copy is None:
                 pending.copy = self._snapshots.take(partition, ledger, store.gate(partition))
         return taken

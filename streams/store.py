@@ -81,11 +81,11 @@ class Store(base.Store):
             gate = self.gates[partition] = self._gate()
         return gate
 
-    def take(self, partition: int, decided_at: int) -> Taken:
+    def take(self, partition: int, decided_at: int, *, again: bool = False) -> Taken:
         """What changed in a partition since the last call: see `Ledger.take`."""
         ledger, gate = self.ledger(partition), self.gate(partition)
         gate.erasures.expire(ledger.newest)
-        return with_gate(ledger.take(decided_at), gate)
+        return with_gate(ledger.take(decided_at, again=again), gate)
 
     def begin(self, partition: int, offset: int) -> None:
         """Hold nothing of a partition, whose changelog begins at ``offset``."""

@@ -69,6 +69,7 @@ class Skipped:
     BEFORE = "they were last seen so early that events before the span may count"
     AFTER = "they had events after the span"
     TIES = "they had so many events at one instant that their order decides"
+    ELSEWHERE = "they were linked or erased, or came by another id or partition"
     LATE = "their newest event is beyond the history: a forgotten row may have begun anew"
 
 
@@ -76,6 +77,8 @@ class Skipped:
 class Verdict:
     """What the comparison of some users found."""
 
+    policy: str = ""
+    """The version of the policy that the users were judged by."""
     events: int = 0
     rejected: int = 0
     users: int = 0

@@ -25,13 +25,15 @@ import msgspec
 import numpy as np
 from aiokafka.errors import KafkaError
 
-from governor.events import Limits
-from governor.gate import Gate
+from governor.events import Columns, Limits
+from governor.gate import Gate, again
 from governor.labels import Labels
 from governor.ledger import Ledger
+from governor.partitioning import partitions_of
+from governor.policy import Policy, PolicyError
 from governor.records import Records
 from governor.rowcodec import RowError
-from streams import topics
+from streams import policy_topic, topics
 from streams import verify_report as report
 from streams.pipeline import DECODERS
 from streams.reader import Reader, ReaderError, committed
@@ -50,6 +52,17 @@ Progress = Callable[[str, int], None]
 
 class UncomparableError(Exception):
     """There is nothing that could be compared; says what to do."""
+
+
+_UNCOMPARABLE = (
+    UncomparableError,
+    ReaderError,
+    TopicError,
+    RowError,
+    PolicyError,
+    KafkaError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def run(
     ticker, began = Ticker(), time.monotonic()
     try:
         verdict = asyncio.run(verify(settings, Span(begin, end), sample=sample, progress=ticker))
-    except (UncomparableError, ReaderError, TopicError, RowError, KafkaError, OSError) as error:
+    except _UNCOMPARABLE as error:
         ticker.end()
         click.echo(f"verify: {error or type(error).__name__}", err=True)
         return UNCOMPARABLE
@@ -132,7 +145,7 @@ def run(
     if as_json:
         click.echo(report.as_json(verdict, seconds))
     else:
-        for line in report.as_text(verdict, seconds, read_policy(settings).version, limit):
+        for line in report.as_text(verdict, seconds, limit):
             click.echo(line)
     return verdict.status
 
@@ -159,14 +172,22 @@ async def verify(
             f"the group {settings.group} has committed nothing of {settings.topic('impressions')}: "
             "set GOVERNOR_GROUP as the workers have it, or let one start"
         )
-    total = Verdict()
+    policy = await _governing(settings)
+    total = Verdict(policy=policy.version)
+    elsewhere: set[str] = set()
     async with Reader(settings, partitions) as reader:
         for partition in range(partitions):
             share = sample * (partition + 1) // partitions - sample * partition // partitions
             if sample and not share:
                 continue
-            one = _Partition(settings, reader, partition, span, _Sample(share), progress)
-            total.add(await one.verify(done))
+            one = _Partition(settings, policy, reader, partition, span, _Sample(share), progress)
+            total.add(await one.verify(done, partitions, elsewhere))
+    # Known only now: what a partition holds of a user of another.
+    apart = {one.user for one in total.differences} & elsewhere
+    total.differences = [one for one in total.differences if one.user not in apart]
+    total.judged -= len(apart)
+    if apart:
+        total.skipped[Skipped.ELSEWHERE] += len(apart)
     return total
 
 
@@ -176,6 +197,7 @@ class _Partition:
     def __init__(
         self,
         settings: Settings,
+        policy: Policy,
         reader: Reader,
         partition: int,
         span: Span,
@@ -183,6 +205,7 @@ class _Partition:
         progress: Progress,
     ) -> None:
         self._settings = settings
+        self._policy = policy
         self._reader = reader
         self._partition = partition
         self._span = span
@@ -190,13 +213,22 @@ class _Partition:
         self._progress = progress
         self._told = _Told()
         self._labels = Labels()
+        self._partitions = 0
+        self._elsewhere: set[str] = set()
         self._limits = Limits(
             max_future=ticks(settings.max_future),
             max_age=ticks(settings.max_age),
             max_bytes=settings.max_event_bytes,
         )
 
-    async def verify(self, done: Mapping[tuple[str, int], int]) -> Verdict:
+    async def verify(
+        self, done: Mapping[tuple[str, int], int], partitions: int, elsewhere: set[str]
+    ) -> Verdict:
+        """The verdict on this partition's users.
+
+        Users who are not to be judged by what one partition holds are added to ``elsewhere``.
+        """
+        self._partitions, self._elsewhere = partitions, elsewhere
         told, sample = self._told, self._sample
         quarantined = await self._quarantined()
         ends = {}
@@ -274,6 +306,7 @@ class _Partition:
         if count:
             told.accepted += len(records) - len(rejected)
             told.rejected += len(rejected)
+        self._note_elsewhere(kind, records, columns)
         bad = {one.index for one in rejected}
         view = records.buffer.data
         start = records.value_start.tolist()
@@ -284,11 +317,26 @@ class _Partition:
             if i not in bad
         ]
 
+    def _note_elsewhere(self, kind: str, records: Records, columns: Columns) -> None:
+        """Whose rows are made of more than their own events in this partition."""
+        where = partitions_of(columns.text, columns.user_start, columns.user_size, self._partitions)
+        apart = np.flatnonzero((where != self._partition) | again(columns, len(records)))
+        for i in apart.tolist():
+            start, size = int(columns.user_start[i]), int(columns.user_size[i])
+            self._elsewhere.add(columns.text[start : start + size].tobytes().decode())
+        if kind == "controls":
+            for i in range(len(records)):
+                value = records.value(i) or b""
+                if any(word in value for word in (b'"link"', b'"erase"')):
+                    self._elsewhere.update(_strings(value))
+
     async def _read_rows(self) -> tuple[Ledger, dict[str, int]]:
         """The rows, and where each user's last changelog record is."""
         settings = self._settings
         ledger = Ledger(
-            read_policy(settings), horizon=ticks(settings.history), row_limit=settings.row_limit
+            self._policy,
+            horizon=ticks(settings.history),
+            row_limit=settings.row_limit,
         )
         gate = Gate(secret=b"", retention=0)
         where: dict[str, int] = {}
@@ -333,7 +381,7 @@ class _Partition:
         told, settings = self._told, self._settings
         verdict = Verdict(events=told.accepted, rejected=told.rejected, rows=len(ledger))
         horizon = ticks(settings.history)
-        judge = Judge(read_policy(settings), horizon, settings.row_limit, told.newest)
+        judge = Judge(self._policy, horizon, settings.row_limit, told.newest)
         there = {user for user in rows if ledger.live(user) is not None}
         decided = {user for user, (_, value) in decisions.items() if value is not None}
         users = sorted(
@@ -381,3 +429,20 @@ class _Partition:
             if newest - horizon / 1e6 <= past:
                 return Skipped.BEFORE
         return None
+
+
+def _strings(value: bytes) -> set[str]:
+    """Every text of a control event, the ids that it names among them."""
+    try:
+        event = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return set()
+    return {one for one in event.values() if isinstance(one, str)}
+
+
+async def _governing(settings: Settings) -> Policy:
+    """The policy that the workers have: that of the policy topic, or else that of the file."""
+    held, _ = await policy_topic.fetch(settings)
+    if held.current is not None:
+        return policy_topic.policy_of(held.current, settings)
+    return read_policy(settings)

@@ -48,6 +48,7 @@ def as_json(verdict: Verdict, seconds: float) -> str:
     """One object; every difference is in it."""
     return json.dumps(
         {
+            "policy": verdict.policy,
             "events": verdict.events,
             "rejected": verdict.rejected,
             "users": verdict.users,
@@ -65,7 +66,7 @@ def as_json(verdict: Verdict, seconds: float) -> str:
     )
 
 
-def as_text(verdict: Verdict, seconds: float, version: str, shown: int = SHOWN) -> Iterator[str]:
+def as_text(verdict: Verdict, seconds: float, shown: int = SHOWN) -> Iterator[str]:
     """Lines: the differences, what was not judged, and the sum last."""
     for one in verdict.differences[:shown]:
         yield from _difference(one)
@@ -73,12 +74,12 @@ def as_text(verdict: Verdict, seconds: float, version: str, shown: int = SHOWN) 
         yield f"... and {len(verdict.differences) - shown:,} more: --limit shows more, --json all"
     for reason, users in verdict.skipped.most_common():
         yield f"not judged: {users:,} users: {reason}"
-    others = {name: count for name, count in verdict.policies.items() if name != version}
+    others = {name: count for name, count in verdict.policies.items() if name != verdict.policy}
     if others:
         named = ", ".join(f"{name} ({count:,})" for name, count in sorted(others.items()))
         yield (
-            f"note: decisions name other policies than today's {version}: {named}. They change "
-            "when their user is next seen, and may differ until then"
+            f"note: decisions name other policies than today's {verdict.policy}: {named}. They "
+            "change when their user is next seen, and may differ until then"
         )
     if verdict.overdue:
         yield f"note: {verdict.overdue:,} decisions have run out and await the sweep"
