@@ -519,7 +519,7 @@ class Consumer(driver.Consumer):
             deliveries = self._deliveries.get(tp)
             current = deliveries is not None and deliveries.seeks == self.seeks[tp]
             begin = deliveries.begin() if deliveries is not None and current else None
-            found[tp] = position or 0 if begin is None else begin
+            found[TP(*tp)] = position or 0 if begin is None else begin
         return found
 
     def committed(self, topic: str) -> dict[TopicPartition, int]:

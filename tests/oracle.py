@@ -69,3 +69,8 @@ class Oracle(oracle.Oracle):
     ) -> None:
         policy = rules if isinstance(rules, Policy) else policy_of(rules)
         super().__init__(policy, horizon=horizon, row_limit=row_limit)
+
+    def held(self) -> int:
+        """How many entries all rows hold together, by some order of ties."""
+        rows = filter(None, map(self.row, list(self.rows)))
+        return sum(len(row.exposures) + len(row.engagements) + len(row.controls) for row in rows)

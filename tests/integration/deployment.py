@@ -418,7 +418,7 @@ def _uncounted(decision: Decision | None) -> Decision | None:
     decision = json.loads(json.dumps(decision))
     for throttle in decision["throttles"]:
         for evidence in throttle["evidence"].values():
-            del evidence["exposures"]
+            evidence.pop("exposures", None)  # only what counts them has them
     return {"id": decision["id"], "throttles": decision["throttles"]}
 
 
