@@ -178,7 +178,7 @@ def feed_odd(deployment: Deployment) -> list[Event]:
         {"user_id": " "},
         {"user_id": '"}\\'},
         {"user_id": "\x01\x1f\x7f"},
-        {"consent": {"retargeting": True, "else": 1}, "tz": "Europe/Oslo"},
+        {"user_id": "says", "consent": {"retargeting": True, "x": 1}, "tz": "Europe/Oslo"},
         {"campaign_id": "é" * 256},
         {"campaign_id": "\x01" * 512},
         {"campaign_id": 'C"\\/\n'},
