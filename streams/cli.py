@@ -255,6 +255,21 @@ def verify(
     sys.exit(run(settings, begin, end, sample=sample or 0, limit=limit, as_json=as_json))
 
 
+@main.command(name="compile", epilog=_STATUSES)
+def compile_() -> None:
+    """Compile all that a worker runs, and keep it, so that the next one starts at once.
+
+    For whoever builds an image. The compiler keeps its work in NUMBA_CACHE_DIR, or beside the
+    source. It talks to nobody.
+    """
+    settings = settings_of_environment()
+    from streams.app import create
+    from streams.pipeline import warm_up
+
+    app = create(settings)
+    warm_up(app.empty_ledger(), app.empty_gate())
+
+
 @main.command(epilog=_STATUSES)
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with its addresses.")
 @click.option(
