@@ -291,8 +291,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "decisions.py",
-        "if digest != table.header[row, 2]:",
-        "if digest != _NONE:",
+        "if again or digest != table.header[row, 2]:",
+        "if again or digest != _NONE:",
         "unchanged decisions are published again, and none is withdrawn",
     ),
     Mutation(
