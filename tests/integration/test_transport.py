@@ -11,8 +11,6 @@ import faust
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from faust import stores
-from faust.stores.memory import Store as MemoryStore
 from faust.types import TP
 from kafka import KafkaConsumer, TopicPartition
 
@@ -321,64 +319,6 @@ def test_prepared_batches_are_read_back_as_they_were(broker: str, kind: str) -> 
         consumer.assign([TopicPartition(topic, 0)])
         found = [next(consumer) for _ in range(2 * len(triples))]
     assert [(record.key, record.value, record.timestamp) for record in found] == 2 * triples
-
-
-class RecordsStore(MemoryStore):
-    """Keeps the rows of its changelog, which come as Records."""
-
-    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
-        for event in batch:
-            assert isinstance(event.value, Records)
-            for i in range(len(event.value)):
-                self.data[event.value.key(i)] = event.value.value(i)
-
-
-@pytest.mark.parametrize("ending", ["commit", "abort"])
-def test_a_table_recovers_from_batches(
-    broker: str, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is last in the changelog: recovery must get past markers, and end at them."""
-    stores.STORES._maybe_finalize()
-    monkeypatch.setitem(stores.STORES.aliases, "records", f"{__name__}:RecordsStore")
-
-    @scenario
-    async def run(broker: str) -> None:
-        topic = await new_topic(broker, 2)
-        group = fresh("group")
-        await create(broker, f"{group}-rows-changelog", 2, cleanup_policy="compact")
-        async with new_producer(broker, transactional_id=fresh("tx")) as producer:
-            for round_ in range(3):
-                await producer.begin_transaction()
-                for partition in range(2):
-                    rows: list[Triple] = [
-                        (b"%d" % i, b"%d" % round_, 0) for i in range(partition, 10_000, 2)
-                    ]
-                    await send(
-                        producer,
-                        f"{group}-rows-changelog",
-                        rows,
-                        partition=partition,
-                        transactional=True,
-                    )
-                last = round_ == 2 and ending == "abort"
-                await (producer.abort_transaction() if last else producer.commit_transaction())
-        app = new_app(group, broker, store="records://here/", stream_recovery_delay=0)
-        table = app.Table("rows", partitions=2, schema=RecordsSchema())
-
-        @app.agent(app.topic(topic, schema=RecordsSchema(), partitions=2))
-        async def read(stream: faust.Stream) -> AsyncIterator[None]:
-            async for _ in stream.noack().events():
-                yield
-
-        await app.start()
-        try:
-            await until(lambda: app.tables.recovery.completed.is_set())
-            newest = b"2" if ending == "commit" else b"1"
-            assert table.data.data == {b"%d" % i: newest for i in range(10_000)}
-        finally:
-            await app.stop()
-
-    run(broker)
 
 
 @scenario
