@@ -166,6 +166,8 @@ def test_a_lost_changelog_stops_the_start_until_somebody_decides(deploy: Deploy,
     if how == "deleted":
         delete_topic(deployment, "ledger")
     else:
+        # Kafka deletes no records of a topic that is only compacted.
+        change_setting(deployment, "ledger", "cleanup.policy", "compact,delete")
         tp = TopicPartition(deployment.topic("ledger"), 0)
         administer(deployment, lambda admin: admin.delete_records({tp: RecordsToDelete(-1)}))
     refused = deployment.worker(wait=False)
@@ -323,7 +325,7 @@ def test_snapshots_shorten_a_restart_and_a_full_disk_only_costs_them(
 def wait_for_snapshots(worker: Worker, count: int) -> None:
     wait_for(
         lambda: worker.metrics()("governor_snapshots_total", outcome="written") >= count,
-        f"{count} snapshots",
+        f"{count} snapshots written",
     )
 
 
@@ -337,7 +339,7 @@ def test_snapshots_are_taken_under_load_and_after_a_kill_nothing_differs(
     worker = deployment.worker()
     with deployment.stream(events):
         for _ in range(2):
-            wait_for_snapshots(worker, 4)
+            wait_for_snapshots(worker, 1)
             worker.kill()
             worker = deployment.worker()
     deployment.wait_until_committed()
