@@ -64,10 +64,14 @@ def _drain(worker: Worker, events: int) -> list[tuple[float, int, int, int]]:
     """Time, events acknowledged, resident bytes, bytes of rows, until all is done."""
     process = psutil.Process(worker.pid)
     samples: list[tuple[float, int, int, int]] = []
-    while not samples or samples[-1][1] < events:
+
+    def drained() -> bool:
         done, rows = worker.acknowledged(), int(worker.metric("governor_ledger_bytes"))
         samples.append((time.perf_counter(), done, process.memory_info().rss, rows))
-        time.sleep(0.1)
+        return done >= events
+
+    # Each sample costs the worker three scrapes.
+    worker.until(drained, f"{events} events are not done", 0.25)
     return samples
 
 

@@ -263,8 +263,10 @@ class Chaos:
             return await self._evict()
         elif fault.kind == "worker added":
             self._visitor = self.fleet.start()
-            with suppress(StuckError):
+            try:
                 await self._visitor.until("ready")
+            except StuckError as error:
+                self._note(self._visitor, str(error))
         elif self._visitor is not None:
             await self._retire(self._visitor)
             self._visitor = None

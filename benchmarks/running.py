@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,7 +94,7 @@ class Worker:
                 stderr=output,
             )
         awaited = "ready: " if wait else "metrics at "
-        self._until(lambda: awaited in self._log.read_text(), "the worker is not there")
+        self.until(lambda: awaited in self._log.read_text(), "the worker is not there")
         seconds = time.perf_counter() - began
         found = re.search(r"metrics at (\S+)", self._log.read_text())
         assert found is not None
@@ -129,7 +130,7 @@ class Worker:
     def until_acknowledged(self, count: int) -> None:
         """Wait until so many are."""
         # Each look costs the worker a scrape.
-        self._until(lambda: self.acknowledged() >= count, f"{count} events are not done", 0.25)
+        self.until(lambda: self.acknowledged() >= count, f"{count} events are not done", 0.25)
 
     def rate(self, events: int) -> float:
         """Acknowledged events per second, from a tenth of so many to their end."""
@@ -138,7 +139,8 @@ class Worker:
         self.until_acknowledged(events)
         return (events - first) / (time.perf_counter() - began)
 
-    def _until(self, condition: Any, otherwise: str, pause: float = 0.05) -> None:
+    def until(self, condition: Callable[[], bool], otherwise: str, pause: float = 0.05) -> None:
+        """Wait until something holds; end the program when the worker has ended, or in vain."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             assert self._process is not None

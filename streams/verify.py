@@ -434,9 +434,9 @@ class _Partition:
 def _strings(value: bytes) -> set[str]:
     """Every text of a control event, the ids that it names among them."""
     try:
-        event = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return set()
+        event = msgspec.json.decode(value, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return set()  # a dead letter, which names nobody
     return {one for one in event.values() if isinstance(one, str)}
 
 
