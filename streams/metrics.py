@@ -8,7 +8,9 @@ ledgers is read when Prometheus asks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -36,11 +38,23 @@ from streams.guards import GUARDS
 from streams.home import FORWARDED
 from streams.topics import EVENT_TOPICS, READ_TOPICS
 
-__all__ = ["Metrics", "Snapshot"]
+__all__ = ["ALL_CAMPAIGNS", "DEPTHS", "Fatigue", "Metrics", "Snapshot", "Wear"]
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_BUCKETS = (1, 10, 100, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 FLUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+TOP_CAMPAIGNS = 50
+"""Campaigns that have series of their own: the most shown ones. What leaves the list leaves
+`/metrics`, so that names that come and go do not add up."""
+
+ALL_CAMPAIGNS = "*"
+"""In the place of a campaign: all of them together. No campaign's label is written so."""
+
+DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+"""Exposures of a person to a campaign at which curves are shown."""
+
+ARMS = ("governed", "holdout")
 
 Snapshot = Callable[[], Mapping[str, object]]
 """Reads the worker's state: see `_State.collect` for the keys."""
@@ -169,6 +183,8 @@ class Metrics:
             self._snapshots.labels(outcome)
         self._latency = _Latency()
         self.registry.register(self._latency)
+        self.fatigue = Fatigue()
+        self.registry.register(self.fatigue)
         ProcessCollector(registry=self.registry)
         self.registry.register(_State(snapshot))
 
@@ -216,6 +232,136 @@ class Metrics:
     def decided(self, timestamps: NDArray[np.int64], now: float) -> None:
         """The decisions that these records (times in milliseconds) led to are acknowledged."""
         self._latency.observe(now - timestamps / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """What is known of one campaign's wear, of one curve version."""
+
+    exposures: int
+    """That the curve was made of; by these the top campaigns are chosen."""
+    curve: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+    """By each of `DEPTHS` that has data: engagement relative to the first exposure, and the lower
+    and upper end of its interval."""
+    coverage: float = math.nan
+    """Share of exposures at which an engagement could have been seen."""
+    identified: bool = False
+    """Whether fatigue could be told from selection."""
+    alarmed: bool = False
+    """Whether the detector's alarm stands."""
+
+
+class Fatigue(Collector):
+    """Curves, alarms, coverage and rests. Set by who reads curves and settles outcomes; all of it
+    has a value from the start."""
+
+    def __init__(self) -> None:
+        self._wear: dict[str, Wear] = {}
+        self.alarms = 0
+        """Alarms raised since the start, of all campaigns."""
+        self.rests = 0
+        """Rests for fatigue published since the start."""
+        self._exposures = dict.fromkeys(ARMS, 0)
+        self._engagements = dict.fromkeys(ARMS, 0)
+        self._unmeasurable = 0
+        self._campaigns = 0
+
+    def curves(self, pooled: Wear, campaigns: Mapping[str, Wear]) -> None:
+        """Take the place of all that was shown of campaigns: ``pooled`` for all together, and by
+        name; only the `TOP_CAMPAIGNS` and those alarmed (as many at most) are shown."""
+        order = sorted(campaigns, key=lambda name: (-campaigns[name].exposures, name))
+        alarmed = [name for name in order if campaigns[name].alarmed]
+        shown = dict.fromkeys((*order[:TOP_CAMPAIGNS], *alarmed[:TOP_CAMPAIGNS]))
+        self._campaigns = len(campaigns)
+        self._wear = {ALL_CAMPAIGNS: pooled, **{name: campaigns[name] for name in shown}}
+
+    def settled(self, arm: str, *, exposures: int, engagements: int, unmeasurable: int) -> None:
+        """Outcomes of exposures are known: of people in one of `ARMS`, so many measurable ones with
+        so many engagements, and so many at which none could be seen."""
+        self._exposures[arm] += exposures
+        self._engagements[arm] += engagements
+        self._unmeasurable += unmeasurable
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus asks for."""
+        yield from self._counted()
+        yield from self._curves()
+
+    def _counted(self) -> Iterator[Metric]:
+        yield _counter(
+            "fatigue_alarms", "Alarms that a campaign wears worse than usual.", self.alarms
+        )
+        yield _counter("fatigue_rests", "Throttles published by rules of fatigue.", self.rests)
+        yield _counter(
+            "fatigue_unmeasurable_exposures",
+            "Settled exposures at which no engagement could have been seen: they say nothing.",
+            self._unmeasurable,
+        )
+        seen = (
+            "Settled exposures at which an engagement could have been seen, by whether the person "
+            "is governed or held out."
+        )
+        for name, text, counts in (
+            ("exposures", seen, self._exposures),
+            ("engagements", "Engagements that answer them.", self._engagements),
+        ):
+            family = CounterMetricFamily(f"governor_fatigue_{name}", text, labels=["arm"])
+            for arm in ARMS:
+                family.add_metric([arm], float(counts[arm]))
+            yield family
+
+    def _curves(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "governor_fatigue_campaigns",
+            "Campaigns that have a curve.",
+            value=float(self._campaigns),
+        )
+        wear = self._wear or {ALL_CAMPAIGNS: Wear(0)}
+        for i, (name, text) in enumerate(
+            (
+                ("relative_engagement", "Engagement relative to a person's first exposure"),
+                ("relative_engagement_low", "Lower end of its interval"),
+                ("relative_engagement_high", "Upper end of its interval"),
+            )
+        ):
+            family = GaugeMetricFamily(
+                f"governor_fatigue_{name}_ratio",
+                f"{text}, by depth (exposures to the campaign) of the top campaigns; NaN where no "
+                'data are. The campaign "*" is all together.',
+                labels=["campaign", "depth"],
+            )
+            for campaign, one in wear.items():
+                for depth in DEPTHS:
+                    value = one.curve.get(depth, (math.nan,) * 3)[i]
+                    family.add_metric([campaign, str(depth)], value)
+            yield family
+        for name, text, value_of in (
+            (
+                "coverage_ratio",
+                "Share of exposures at which an engagement could be seen, of the top campaigns.",
+                lambda one: one.coverage,
+            ),
+            (
+                "identified",
+                "1 where fatigue can be told from selection, of the top campaigns.",
+                lambda one: float(one.identified),
+            ),
+            (
+                "alarmed",
+                "1 while a campaign wears worse than usual, of the top campaigns and alarmed ones.",
+                lambda one: float(one.alarmed),
+            ),
+        ):
+            family = GaugeMetricFamily(f"governor_fatigue_{name}", text, labels=["campaign"])
+            for campaign, one in wear.items():
+                family.add_metric([campaign], value_of(one))
+            yield family
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"governor_{name}", text)
+    family.add_metric([], float(value))
+    return family
 
 
 class _Latency(Collector):
