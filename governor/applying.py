@@ -61,7 +61,7 @@ from governor.situation import id_type_of, refused_at
 
 __all__ = [
     "APPLIED", "DROPPED", "DUPLICATE", "ERASED", "EXCLUDED", "LATE", "REFUSED",
-    "apply_events", "enter", "erase", "insert", "settle_row", "state", "tidy",
+    "apply_events", "enter", "erase", "insert", "note_kinds", "settle_row", "state", "tidy",
 ]  # fmt: skip
 
 APPLIED, DUPLICATE, LATE, DROPPED, REFUSED, EXCLUDED, ERASED = 0, 1, 2, 3, 4, 5, 6
@@ -299,8 +299,15 @@ def _prune_row(
     for i in range(bare):
         table.state[_OVERFLOW] += scratch.mark[i] == 2
     set_length(table, row, kept)
+    note_kinds(table, row)
+
+
+@compiled
+def note_kinds(table: Rows, row: int) -> None:
+    """Note whether the row holds more than exposures."""
+    entry = table.arena[run_of(table.header[row, 0]) :]
     others = False
-    for i in range(kept):
+    for i in range(length_of(table.header[row, 0])):
         others = others or kind_of(entry[i, 0]) in (ENGAGEMENT, CONTROL)
     if others:
         table.header[row, 1] |= _OTHERS

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.ads import ad_hash
-from governor.applying import tidy
+from governor.applying import note_kinds, tidy
 from governor.compiled import compiled, integer
 from governor.decisions import GRACE, is_idle
 from governor.entries import ad_of, newest_of
@@ -31,6 +31,7 @@ from governor.rows import (
     DIRTY,
     GONE,
     RECHECK,
+    UNTIDY,
     USED,
     Rows,
     State,
@@ -74,6 +75,8 @@ FENCE_KEY = b"f"
 """The key of a record that is no row and no ad."""
 
 _ROWS, _DIRTY, _NEWEST, _SWEEP = State.ROWS, State.DIRTY, State.NEWEST, State.SWEEP
+_UNTIDY = State.UNTIDY
+_UNTIDY_FLAG = np.uint64(UNTIDY)
 _GRACE = GRACE
 _FLAGS = Col.FLAGS
 _AD_BITS = np.uint64(24)
@@ -269,8 +272,8 @@ def load(
 ) -> tuple[Rows, int, RowError | None]:
     """Rows with those of the records in place of their own; how many were read; what stopped it.
 
-    Of a row written under a longer horizon or a higher limit, what these keep; with an ad whose
-    name has not been read, which can only be decided at its next event.
+    Of a row written under a longer horizon or a higher limit, what these keep; of one with an ad
+    whose name has not been read, as soon as all names have been.
 
     The rows that were given are not to be used any more, also where it stopped at a record that
     cannot be read: they may have grown before.
@@ -289,6 +292,10 @@ def load(
         )  # fmt: skip
         count += read
         if status == _OK:
+            if table.state[State.UNTIDY] and not labels.unnamed:
+                _tidy_rows(
+                    table, rules, scopes.ads, scratch.sized(slots=scopes.slots), horizon, row_limit
+                )
             return table, count, None
         if status == _UNKNOWN_AD:
             labels.reserve(int(detail))
@@ -387,16 +394,34 @@ def _load_rows(
             table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(
                 ads_of_row[k]
             )
+        # What the row holds shows before the names of its ads do, which may stand behind it.
+        note_kinds(table, row)
         named = True
         for k in range(length):
             named = named and bool(ads.ad[ads_of_row[k], _FLAGS] & NAMED)
         if named:
+            table.header[row, 1] &= ~_UNTIDY_FLAG
             tidy(table, row, rules, ads, scratch, horizon, row_limit)
+        else:
+            table.header[row, 1] |= _UNTIDY_FLAG
+            table.state[_UNTIDY] = 1
         newest = newest_of(table.arena[start:], length_of(table.header[row, 0]))
         if newest > table.state[_NEWEST]:
             table.state[_NEWEST] = newest
         read += 1
     return len(key_start), _OK, _NONE, read
+
+
+@compiled
+def _tidy_rows(
+    table: Rows, rules: RuleArrays, ads: Ads, scratch: ScratchArrays, horizon: int, row_limit: int
+) -> None:
+    """Tidy the rows that were read before the names of their ads."""
+    for row in range(table.state[_ROWS]):
+        if flags_of(table.header[row, 1]) & UNTIDY:
+            table.header[row, 1] &= ~_UNTIDY_FLAG
+            tidy(table, row, rules, ads, scratch, horizon, row_limit)
+    table.state[_UNTIDY] = 0
 
 
 @compiled

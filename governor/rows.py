@@ -31,9 +31,10 @@ CAPACITIES = np.array(
 )
 """Entries that a run of each size class holds."""
 
-DIRTY, USED, GONE, OTHERS, RECHECK = 1, 2, 4, 8, 16
+DIRTY, USED, GONE, OTHERS, RECHECK, UNTIDY = 1, 2, 4, 8, 16, 32
 """Flags: changed since it was last taken; in use; to be removed with the next flush; holds
-engagements or controls; to be evaluated anew, but unchanged since it was last taken."""
+engagements or controls; to be evaluated anew, but unchanged since it was last taken; as it was
+written, since an ad of it has no name yet."""
 
 
 class State:
@@ -51,7 +52,8 @@ class State:
     ENTRIES = 9  # entries held
     OVERFLOW = 10  # entries dropped by the row limit since the start
     SWEEP = 11  # next row that the sweep looks at
-    SIZE = 12
+    UNTIDY = 12  # whether any row may be
+    SIZE = 13
 
 
 # numba sees class attributes as constants only through globals

@@ -36,5 +36,6 @@ LEAST = {
     "erased then replayed": 1_000,
     "published": 1_000,
     "restarts": 1_000,
+    "rows before names": 400,
 }
 """How much of what a run must have met."""

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from governor.oracle import by_scope
-from tests.fuzz.running import Pair
+from governor.records import Records
+from tests.fuzz.running import Pair, names_last
 
 SECOND = 1_000_000
 TICK = 1 / SECOND
@@ -596,3 +597,44 @@ def test_a_crowded_row_keeps_the_conversion() -> None:
     clicks = [engaged(at) for at in range(1, 50)]
     found = decided(BOUGHT, engaged(0, "conversion", campaign_id="C1"), *clicks, row_limit=4)
     assert found.keys() == {"campaign:C1"}
+
+
+# ---- Rows read back before the names of their ads ----------------------------------------------
+
+SAYINGS = {
+    "an opt-out": (CAP, (shown(0), said(60, "opt_out"))),
+    "a request for less": (CAP, (shown(0), said(60, "less_often"), shown(61))),
+    "a conversion": (BOUGHT, (shown(0), engaged(60, "conversion"))),
+    "exposures alone": (CAP, (shown(0), shown(60))),
+}
+
+
+@pytest.mark.parametrize("named_first", [True, False])
+@pytest.mark.parametrize("case", SAYINGS)
+def test_a_row_read_before_the_names_of_its_ads_answers_at_once(
+    case: str, named_first: bool
+) -> None:
+    """Compaction leaves the names behind it when another owner has written them again."""
+    policy, events = SAYINGS[case]
+    pair = governed(policy, *events)
+    pair.publish()
+    read = Pair(
+        yaml.safe_load(f"rules:\n  - {policy}\n"), horizon=pair.horizon, row_limit=pair.row_limit
+    )
+    records = pair.changelog if named_first else names_last(pair.changelog)
+    for record in records:  # as they come in fetches of their own
+        read.ledger.load(Records.of([record]))
+    assert read.ledger.decide("u1") == pair.ledger.decide("u1") is not None
+    read.ledger.reevaluate(1)
+    taken = read.ledger.take(0)
+    assert (len(taken.decisions), len(taken.changelog)) == (0, 0)
+
+
+def test_a_row_read_before_the_names_of_its_ads_keeps_what_a_row_keeps() -> None:
+    """A lower row limit holds once they have come, not only from the next event on."""
+    pair = governed(CAP, *(shown(at) for at in range(5)))
+    pair.publish()
+    read = Pair(yaml.safe_load(f"rules:\n  - {CAP}\n"), horizon=pair.horizon, row_limit=2)
+    for record in names_last(pair.changelog):
+        read.ledger.load(Records.of([record]))
+    assert read.ledger.entries == 2 + 1  # the two, and that others were pushed out
