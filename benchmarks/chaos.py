@@ -106,7 +106,7 @@ class Chaos:
         self._cluster = cluster
         self._folder = folder
         self._events = events
-        self._faults = faults
+        self.faults = faults
         self._random = random.Random(seed)
         self._to_workers, self._others = schedule(faults, seed)
         policy = folder / "policy.yaml"
@@ -139,7 +139,7 @@ class Chaos:
     async def everything(self) -> dict[str, Any]:
         """The whole run; what `governor verify` found in the end."""
         await ensure(self.settings)
-        expected = self._faults * SECONDS_A_FAULT
+        expected = self.faults * SECONDS_A_FAULT
         rate = self._events / expected
         async with self._producers(rate) as producers:
             producing = asyncio.create_task(producers.run(self._ending))
@@ -172,7 +172,7 @@ class Chaos:
             await asyncio.sleep(10)
             self.run.tell(
                 f"{producers.sent:,} of {self._events:,} events, "
-                f"{self.run.done.total()} of {self._faults} faults"
+                f"{self.run.done.total()} of {self.faults} faults"
             )
 
     # -- Faults of workers
@@ -244,6 +244,8 @@ class Chaos:
             await self._down_to(started * (1 - (number + 1) / (total + 1)))
             if await self._other(fault, producers):
                 self.run.count(fault)
+            else:
+                self.run.tell(f"{fault.kind}: it did not happen")
         if self._visitor is not None:
             await self._retire(self._visitor)
 
@@ -262,15 +264,21 @@ class Chaos:
         elif fault.kind == "eviction":
             return await self._evict()
         elif fault.kind == "worker added":
-            self._visitor = self.fleet.start()
-            try:
-                await self._visitor.until("ready")
-            except StuckError as error:
-                self._note(self._visitor, str(error))
+            await self._visit()
         elif self._visitor is not None:
             await self._retire(self._visitor)
             self._visitor = None
         return True
+
+    async def _visit(self) -> None:
+        """Have one worker more, that nothing happens to."""
+        if self._visitor is not None:
+            await self._retire(self._visitor)
+        self._visitor = self.fleet.start()
+        try:
+            await self._visitor.until("ready")
+        except StuckError as error:
+            self._note(self._visitor, str(error))
 
     def _restart_broker(self) -> None:
         self._cluster.kill()
@@ -278,6 +286,8 @@ class Chaos:
 
     async def _evict(self) -> bool:
         """Have some member leave the group without knowing."""
+        if not self._to_workers and self._visitor is None:
+            await self._visit()  # the others may have had their last fault: somebody must be there
         for _ in range(50):
             with suppress(KafkaError, OSError):
                 if await _leave_for_another(self.settings, self._random):
@@ -421,6 +431,9 @@ def _report(chaos: Chaos, found: Mapping[str, Any]) -> int:
         print(f"    at {name:<24}{count:>6}")
     inside = sum(run.at.values())
     print(f"  {inside} of {run.done.total()} placed inside a flush")
+    missing = max(0, chaos.faults - run.done.total()) + (2 * inside < run.done.total())
+    if missing:
+        print(f"  TOO FEW: {chaos.faults} were to happen, at least half of them inside a flush")
     print(
         f"verify: {found['events']:,} events, {found['judged']:,} of {found['users']:,} users, "
         f"{found['throttles']:,} throttles, {found['rows']:,} rows, {found['seconds']} s"
@@ -432,7 +445,7 @@ def _report(chaos: Chaos, found: Mapping[str, Any]) -> int:
     for one in run.stuck:
         print(f"  STUCK {one}")
     unjudged: int = sum(found["not_judged"].values())
-    return int(found["differences"]) + len(run.stuck) + unjudged
+    return int(found["differences"]) + len(run.stuck) + unjudged + missing
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,8 +24,13 @@ rules:
   - {name: campaign-burst, cap: 2, per: campaign, window: 10m}
   - {name: campaign-hourly, cap: 3, per: campaign, window: 1h}
   - {name: creative-spacing, spacing: 5m, per: creative}
+  - {name: hidden, reaction: hide, per: creative, rest: 30m}
+  - {name: unanswered, reaction: {ignored: 4, within: 5m, levels: 3}, per: campaign, rest: 20m}
+controls: {less_often: 1h, hide: 30m}
 """
 
+WORDS = ("less_often", "hide", "opt_out", "opt_in")
+"""What people say, if a crowd is not told otherwise."""
 EVENTS_A_PERSON = 20
 SENT_TWICE = 0.02
 REMEMBERED = 20_000
@@ -48,13 +53,23 @@ class Crowd:
         about: people who are about at one time.
         start: epoch seconds of the first event.
         step: seconds from one event to the next.
+        words: the types of its controls.
     """
 
-    def __init__(self, seed: int, *, about: int, start: float, step: float) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        about: int,
+        start: float,
+        step: float,
+        words: Sequence[str] = WORDS,
+    ) -> None:
         self._random = random.Random(seed)
         self._about = about
         self._start = start
         self._step = step
+        self._words = words
         self._number = 0
         self._recent: deque[Event] = deque(maxlen=REMEMBERED)
         self._shown: deque[tuple[int, int, int]] = deque(maxlen=1000)
@@ -106,9 +121,10 @@ class Crowd:
                 f'"type":"{word}","impression_id":"i{shown}","campaign_id":"C{campaign}"}}'
             )
             return _event("engagements", user, value, ts)
+        word = rng.choice(self._words)
         value = (
             f'{{"event_id":"e{number}","user_id":"user-{user}","ts":{ts:.6f},'
-            f'"type":"less_often","label":"campaign:C{campaign}"}}'
+            f'"type":"{word}","label":"campaign:C{campaign}"}}'
         )
         return _event("controls", user, value, ts)
 

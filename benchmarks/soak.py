@@ -40,6 +40,7 @@ rules:
   - {name: campaign-burst, cap: 2, per: campaign, window: 3m}
   - {name: campaign-often, cap: 3, per: campaign, window: 10m}
   - {name: creative-spacing, spacing: 2m, per: creative}
+controls: {less_often: 10m}
 """
 PARTITIONS = 8
 SPEED = 20.0
@@ -95,7 +96,8 @@ async def soak(cluster: Cluster, folder: Path, seconds: float, rate: float) -> l
     await ensure(load_settings(environment))
     fleet = Fleet(folder, environment)
     start = int(time.time() - seconds * SPEED - 60)  # a broker refuses what lies in the future
-    crowd = Crowd(1, about=ABOUT, start=start, step=SPEED / rate)
+    # Nobody opts out: that keeps a row for good.
+    crowd = Crowd(1, about=ABOUT, start=start, step=SPEED / rate, words=("less_often",))
     samples = []
     ending = asyncio.Event()
     try:
