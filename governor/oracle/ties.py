@@ -31,7 +31,8 @@ class TooManyOrdersError(Exception):
 def orders(row: Collection[Entry], row_limit: int, *, every_tie: bool) -> Iterator[Rank]:
     """Every order of entries of equal time that could change an answer.
 
-    ``every_tie``: any two entries of a time may matter, and not only twins and the last place.
+    ``every_tie``: any two entries of a time may matter, and not only twins, the last place of a
+    row, and those behind it, of which each rule keeps the newest of each label.
     """
     contested = _contested(set(row), row_limit, every_tie)
     events = sorted({e.event_id for e in contested})
@@ -67,7 +68,7 @@ def _contested(row: set[Entry], row_limit: int, every_tie: bool) -> set[Entry]:
         newer = 0
         for ts in sorted(by_ts, reverse=True):
             of_topic = {e for e in by_ts[ts] if e.topic == topic}
-            if newer < row_limit < newer + len(of_topic):
+            if len(of_topic) > 1 and row_limit < newer + len(of_topic):
                 contested |= of_topic
             newer += len(of_topic)
     return contested
