@@ -265,18 +265,19 @@ class Ledger:
             return b""
         return union.packed(self._entries(row), self.labels)
 
-    def merge(self, key: str, entries: bytes) -> None:
+    def merge(self, key: str, entries: bytes, at: int) -> None:
         """Add the raw set of another row to an id's row.
 
-        Where one of the two refuses consent and the other grants it, the row refuses from now on.
+        Where one of the two refuses consent and the other grants it, the row refuses it as of
+        ``at``, the time of the link in ticks: until it is granted later than that.
         """
         if not entries:
             return
         incoming = union.unpacked(entries, self.labels)
         row = self._find(key)
-        if row >= 0:
-            incoming = union.stricter(self._entries(row), incoming)
-        else:
+        own = self._entries(row) if row >= 0 else incoming[:0]
+        incoming = union.united(own, incoming, at)
+        if row < 0:
             text = np.frombuffer(key.encode(), np.uint8)
             self._make_room(len(text))
             row = int(_add(self._rows, text))

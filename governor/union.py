@@ -16,13 +16,13 @@ from governor.entries import (
     TYPE_SHIFT,
     WORDS,
     fact_of,
-    ticks_of,
+    facts_from,
     time_word,
 )
 from governor.labels import Labels
 from governor.situation import refused_at
 
-__all__ = ["packed", "stricter", "unpacked"]
+__all__ = ["packed", "united", "unpacked"]
 
 _AD_BITS, _AD = np.uint64(24), np.uint64((1 << 24) - 1)
 _LAST = np.uint64(2**64 - 1)
@@ -52,20 +52,24 @@ def unpacked(data: bytes, labels: Labels) -> NDArray[np.uint64]:
     return entries
 
 
-def stricter(own: NDArray[np.uint64], incoming: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The incoming entries; with a refusal that outlasts the grant, where one of the two rows
-    refuses consent and the other grants it. A later grant lifts it, a replay of that one not."""
+def united(own: NDArray[np.uint64], incoming: NDArray[np.uint64], at: int) -> NDArray[np.uint64]:
+    """The incoming entries in the order in which they enter the row that has ``own``.
+
+    Facts stand first, as engagements are let in by what is known of consent. Where one of the two
+    rows refuses consent and the other grants it, a refusal as of ``at``, the time of their link in
+    ticks, is among them: what was granted before it holds no longer, what is granted later does.
+    """
+    facts = facts_from(incoming, len(incoming))
+    parts = [incoming[facts:], incoming[:facts]]
     refused = [refused_at(one, len(one), 0) >= 0 for one in (own, incoming)]
-    granted = [_grant(one) for one in (own, incoming)]
-    if refused[0] == refused[1] or granted[refused[0]] < 0:
-        return incoming
-    refusal = np.zeros((1, WORDS), np.uint64)
-    refusal[0, 0] = time_word(granted[refused[0]], FACT | REFUSAL << TYPE_SHIFT)
-    refusal[0, 1] = _LAST
-    return np.concatenate((incoming, refusal))
+    if refused[0] != refused[1] and _grants(incoming if refused[0] else own):
+        refusal = np.zeros((1, WORDS), np.uint64)
+        refusal[0, 0] = time_word(at, FACT | REFUSAL << TYPE_SHIFT)
+        refusal[0, 1] = _LAST
+        parts.insert(1, refusal)
+    return np.concatenate(parts)
 
 
-def _grant(entries: NDArray[np.uint64]) -> int:
-    """When consent was last granted, or -1."""
-    at = int(fact_of(entries, len(entries), GRANT))
-    return int(ticks_of(entries[at, 0])) if at >= 0 else -1
+def _grants(entries: NDArray[np.uint64]) -> bool:
+    """Whether consent was ever granted."""
+    return bool(fact_of(entries, len(entries), GRANT) >= 0)

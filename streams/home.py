@@ -97,7 +97,7 @@ class Home:
             return
         name = key.decode()
         self.gate.add_origins(key, {step.id for step in merge.path} | set(merge.origins))
-        self.ledger.merge(name, merge.entries)
+        self.ledger.merge(name, merge.entries, max(step.ts for step in merge.path))
         erased = self.gate.erasures.erased(key)
         if erased is not None:
             # Nothing from before may come back with the merge, nor may the link outlive it.

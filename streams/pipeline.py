@@ -134,7 +134,7 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.sweep(1)
     taken = ledger.take(0)
     ledger.load(taken.changelog.select(np.arange(len(taken.changelog))))
-    ledger.merge("v", ledger.raw("u"))
+    ledger.merge("v", ledger.raw("u"), 0)
     ledger.forget("v")
     ledger.reevaluate(1)
     for outgoing in (taken.decisions, taken.changelog, records):

@@ -9,7 +9,7 @@ of the ledger differs from this package, one of the two misreads the definitions
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from governor.oracle.events import (
     seconds,
     ticks,
 )
-from governor.oracle.rows import Row, row_of
+from governor.oracle.rows import Arrival, Joined, Row, entries_of, row_of
 from governor.oracle.rules import Decision, decide
 from governor.oracle.ties import TooManyOrdersError, orders
 from governor.policy import Cap, Policy, Spacing
@@ -62,7 +62,7 @@ class Oracle:
         self.policy = policy
         self.horizon = horizon
         self.row_limit = row_limit
-        self.rows: dict[str, list[Entry]] = defaultdict(list)
+        self.rows: dict[str, list[Arrival]] = defaultdict(list)
         """By key of the row, all that was ever accepted, in the order in which it came."""
 
     def add(self, topic: str, value: bytes | Mapping[str, Any] | None) -> str | None:
@@ -77,10 +77,15 @@ class Oracle:
                 self.rows[entry.key].append(entry)
         return None
 
-    def merge(self, key: str, known: str) -> None:
-        """All that was held of one id belongs to another: what a link does."""
-        moved = [replace(entry, key=known) for entry in self.rows.pop(key, [])]
-        self.rows[known] = [*self.rows[known], *moved]
+    def merge(self, key: str, known: str, at: int) -> None:
+        """What a link at a time, in ticks, does: all that is held of an id is another's."""
+        moved = _of_key(self.rows.pop(key, []), known)
+        if moved:
+            self.rows[known].append(Joined(at, moved))
+
+    def entries(self, key: str) -> set[Entry]:
+        """All that was ever accepted of an id, and of those that became it."""
+        return set(entries_of(self.rows.get(key, ())))
 
     def decide(self, key: str) -> Decision | None:
         """The decision of an id by one order of ties, of which the ledger may choose another."""
@@ -91,7 +96,7 @@ class Oracle:
         arrivals = self.rows.get(key)
         if not arrivals:
             return None
-        smaller = sorted(set(arrivals), key=lambda e: (e.event_id, e.content))
+        smaller = sorted(self.entries(key), key=lambda e: (e.event_id, e.content))
         rank = {entry: place for place, entry in enumerate(smaller)}
         return row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
 
@@ -115,9 +120,20 @@ class Oracle:
             yield None
             return
         plain = all(isinstance(rule, Cap | Spacing) for rule in self.policy.rules)
-        said = any(e.topic != "impression" or e.zone or e.consent is not None for e in arrivals)
-        for rank in orders(set(arrivals), self.row_limit, every_tie=said or not plain):
+        entries = self.entries(key)
+        said = any(e.topic != "impression" or e.zone or e.consent is not None for e in entries)
+        for rank in orders(entries, self.row_limit, every_tie=said or not plain):
             yield row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
+
+
+def _of_key(arrivals: Iterable[Arrival], key: str) -> tuple[Arrival, ...]:
+    """The same, of another id."""
+    return tuple(
+        replace(one, arrivals=_of_key(one.arrivals, key))
+        if isinstance(one, Joined)
+        else replace(one, key=key)
+        for one in arrivals
+    )
 
 
 def only(answers: Sequence[Decision | None]) -> Decision | None:

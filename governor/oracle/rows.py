@@ -3,13 +3,18 @@
 A row is a function of the set of events, with one exception, which only the order of arrival can
 settle: an engagement that comes while consent is refused is gone for good, and so is what had to
 go because of an engagement that was let go later.
+
+Where a link joins the rows of two ids, what each keeps is one row. If one of them refused consent
+and the other had granted it, consent is refused as of the link.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from typing import Any
 
 from governor import zones
@@ -17,11 +22,33 @@ from governor.oracle.events import Entry
 from governor.oracle.ties import Rank
 from governor.policy import Cap, Ignored, Policy, Reaction, Rule, Spacing
 
-__all__ = ["Row", "label_of", "matches", "row_of"]
+__all__ = ["Arrival", "Joined", "Row", "entries_of", "label_of", "matches", "row_of"]
 
 HARD_LIMIT = 1024
 REQUESTS = 64
 """Requests to see less of one label that matter."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The row of another id comes, because of a link."""
+
+    ts: int
+    """Of the link."""
+    arrivals: tuple[Arrival, ...]
+    """Of the other id."""
+
+
+Arrival = Entry | Joined
+
+
+def entries_of(arrivals: Iterable[Arrival]) -> Iterator[Entry]:
+    """All entries, those of joined rows included."""
+    for one in arrivals:
+        if isinstance(one, Joined):
+            yield from entries_of(one.arrivals)
+        else:
+            yield one
 
 
 @dataclass(frozen=True)
@@ -71,44 +98,22 @@ def matches(match: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -> bo
 
 
 def row_of(
-    arrivals: Sequence[Entry], policy: Policy, horizon: int, row_limit: int, rank: Rank
+    arrivals: Sequence[Arrival], policy: Policy, horizon: int, row_limit: int, rank: Rank
 ) -> Row | None:
     """The row that these events make, in the order in which they came; None if nothing is left."""
-    refusing = _Consent(policy.consent.required, rank)
-    admitted: list[Entry] = []
-    zoned: list[Entry] = []
-    erased = -1
-    for e in arrivals:
-        if e.type == "erase" and e.topic == "control":
-            erased = max(erased, e.ts)
-            refusing.forget(erased)
-            admitted = [other for other in admitted if other.ts > erased]
-            zoned = [other for other in zoned if other.ts > erased]
-            continue
-        if e.ts <= erased or (e.type == "link" and e.topic == "control"):
-            continue
-        kept_out = refusing.keeps_out(e)
-        if not kept_out and not (e.topic == "control" and e.type == "consent"):
-            admitted.append(e)
-        said = not kept_out and (e.type != "consent" or e.consent is not None)
-        if said and e.zone is not None and zones.known(e.zone):
-            zoned.append(e)
-        if e.consent is not None:
-            kept = _Kept(policy, e.key, _newest(admitted, refusing), horizon, row_limit, rank)
-            refusing.state(e)
-            if any(map(refusing.keeps_out, admitted)):
-                admitted = [e for e in kept.all(admitted) if not refusing.keeps_out(e)]
-    now = _newest(admitted, refusing)
-    kept = _Kept(policy, arrivals[0].key, now, horizon, row_limit, rank)
-    exposures = kept.exposures(admitted)
-    engagements = kept.engagements(admitted)
-    controls = kept.controls(admitted)
-    if not (exposures or engagements or controls or refusing.statements):
+    key = next(entries_of(arrivals)).key
+    held = _Held(policy, key, horizon, row_limit, rank)
+    held.take(arrivals)
+    kept, now, consent = held.kept(), held.now, held.consent
+    exposures = kept.exposures(held.admitted)
+    engagements = kept.engagements(held.admitted)
+    controls = kept.controls(held.admitted)
+    if not (exposures or engagements or controls or consent.statements):
         return None
-    zoned = [e for e in zoned if e.ts > now - horizon]
+    zoned = [e for e in held.zoned if e.ts > now - horizon]
     zone = max(zoned, key=lambda e: _place(e, rank)).zone if zoned else None
     return Row(
-        arrivals[0].key,
+        key,
         now,
         horizon,
         exposures,
@@ -118,12 +123,78 @@ def row_of(
         _live(engagements),
         _live(controls),
         zone or policy.timezone,
-        refusing.refused,
-        refusing.at,
+        consent.refused,
+        consent.at,
     )
 
 
-def _place(e: Entry, rank: Rank) -> tuple[int, int]:
+class _Held:
+    """What an id's row has, arrival by arrival."""
+
+    def __init__(self, policy: Policy, key: str, horizon: int, row_limit: int, rank: Rank) -> None:
+        self._new = partial(_Held, policy, key, horizon, row_limit, rank)
+        self._keep = partial(_Kept, policy, key, horizon, row_limit, rank)
+        self.consent = _Consent(policy.consent.required, rank)
+        self.admitted: list[Entry] = []
+        self.zoned: list[Entry] = []
+        self._erased = -1
+
+    @property
+    def now(self) -> int:
+        """The newest time of any kind."""
+        stated = [ts for ts, _, _ in self.consent.statements]
+        return max([*stated, *(e.ts for e in self.admitted)], default=0)
+
+    def kept(self) -> _Kept:
+        """What it has room for by now."""
+        return self._keep(self.now)
+
+    def take(self, arrivals: Iterable[Arrival]) -> None:
+        """All of these, one after the other."""
+        for one in arrivals:
+            if isinstance(one, Joined):
+                other = self._new()
+                other.take(one.arrivals)
+                self._join(other, one.ts)
+            elif one.topic == "control" and one.type == "erase":
+                self._erase(one.ts)
+            elif one.ts > self._erased and not (one.topic == "control" and one.type == "link"):
+                self._enter(one)
+
+    def _enter(self, e: Entry) -> None:
+        kept_out = self.consent.keeps_out(e)
+        if not kept_out and not (e.topic == "control" and e.type == "consent"):
+            self.admitted.append(e)
+        said = not kept_out and (e.type != "consent" or e.consent is not None)
+        if said and e.zone is not None and zones.known(e.zone):
+            self.zoned.append(e)
+        if e.consent is not None:
+            kept = self.kept()
+            self.consent.state(e)
+            self._keep_out(kept)
+
+    def _keep_out(self, kept: _Kept) -> None:
+        """Let go of engagements that consent no longer covers, and of what had no room before."""
+        out = self.consent.keeps_out
+        if any(map(out, self.admitted)):
+            self.admitted = [e for e in kept.all(self.admitted) if not out(e)]
+
+    def _erase(self, until: int) -> None:
+        self._erased = max(self._erased, until)
+        self.consent.forget(self._erased)
+        self.admitted = [e for e in self.admitted if e.ts > self._erased]
+        self.zoned = [e for e in self.zoned if e.ts > self._erased]
+
+    def _join(self, other: _Held, at: int) -> None:
+        kept, theirs = self.kept(), other.kept().all(other.admitted)
+        self.consent.join(other.consent, at)
+        self._keep_out(kept)
+        self.admitted += [e for e in theirs if not self.consent.keeps_out(e)]
+        self.zoned += other.zoned
+        self._erase(self._erased)
+
+
+def _place(e: Entry, rank: Rank) -> tuple[int, float]:
     return e.ts, rank.get(e, 0)
 
 
@@ -147,24 +218,37 @@ class _Consent:
     def __init__(self, required: bool, rank: Rank) -> None:
         self.required = required
         self.rank = rank
-        self.statements: list[Entry] = []
+        self.statements: list[tuple[int, float, bool]] = []
+        """Time, what breaks ties, and whether it was granted."""
 
     def state(self, e: Entry) -> None:
-        self.statements.append(e)
+        self.statements.append((*_place(e, self.rank), bool(e.consent)))
 
     def forget(self, until: int) -> None:
-        self.statements = [e for e in self.statements if e.ts > until]
+        self.statements = [one for one in self.statements if one[0] > until]
 
-    def _newest(self, granted: bool) -> tuple[int, int] | None:
-        said = [_place(e, self.rank) for e in self.statements if e.consent is granted]
+    def join(self, other: _Consent, at: int) -> None:
+        """Take in another id's; where one refuses and the other grants, refuse as of ``at``."""
+        words = {self._word(), other._word()}
+        self.statements += other.statements
+        if words == {True, False}:
+            self.statements.append((at, inf, False))
+
+    def _newest(self, granted: bool) -> tuple[int, float] | None:
+        said = [(ts, rank) for ts, rank, was in self.statements if was is granted]
         return max(said, default=None)
+
+    def _word(self) -> bool | None:
+        """The last word; None where there was none."""
+        grant, refusal = self._newest(True), self._newest(False)
+        if grant is None or refusal is None:
+            return None if grant == refusal else refusal is None
+        return grant >= refusal
 
     @property
     def refused(self) -> bool:
-        grant, refusal = self._newest(True), self._newest(False)
-        if refusal is None:
-            return grant is None and self.required
-        return grant is None or refusal > grant
+        word = self._word()
+        return self.required if word is None else not word
 
     @property
     def at(self) -> int | None:
@@ -176,20 +260,16 @@ class _Consent:
         return e.topic == "engagement" and (self.refused or late)
 
 
-def _newest(admitted: Iterable[Entry], consent: _Consent) -> int:
-    return max([e.ts for e in admitted] + [e.ts for e in consent.statements], default=0)
-
-
 @dataclass(frozen=True)
 class _Kept:
     """What a row has room for: the newest, and what may still be asked about."""
 
     policy: Policy
     key: str
-    now: int
     horizon: int
     row_limit: int
     rank: Rank
+    now: int
 
     def all(self, admitted: Sequence[Entry]) -> list[Entry]:
         """What is kept of every kind."""

@@ -19,6 +19,7 @@ MIXES = (
     Features(modifiers=True, calendar=True, reactions=True, controls=True, ids=True),
     Features(widened=True, reactions=True, modifiers=True, calendar=True),
     Features(linked=True, reactions=True, controls=True),
+    Features(linked=True, reactions=True, controls=True, consent=True),
     Features(erased=True, reactions=True, controls=True, modifiers=True),
     Features(restarted=True, reactions=True, controls=True, modifiers=True, calendar=True),
     Features(restarted=True, consent=True, controls=True, crowded=True, erased=True),

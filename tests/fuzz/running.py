@@ -15,7 +15,8 @@ import numpy as np
 from governor.decisions import GRACE
 from governor.events import Columns, Limits, decode_controls, decode_engagements, decode_impressions
 from governor.ledger import Ledger
-from governor.oracle import Decision, Oracle, TooManyOrdersError, compare, ticks
+from governor.oracle import Decision, Entry, Oracle, TooManyOrdersError, compare, ticks
+from governor.oracle.rows import entries_of
 from governor.policy import Policy
 from governor.records import Records
 from tests.fuzz.cases import DAY, Case, Event, looks_back
@@ -83,13 +84,13 @@ class Pair:
             for outcome, number in self.ledger.apply(admitted).counts().items():
                 self.met[f"outcome {outcome}"] += number
 
-    def link(self, key: str, known: str) -> None:
+    def link(self, key: str, known: str, at: int) -> None:
         """One id becomes another: its row goes over, and its later events too."""
-        self.ledger.merge(known, self.ledger.raw(key))
+        self.ledger.merge(known, self.ledger.raw(key), at)
         self.ledger.forget(key)
-        self.oracle.merge(key, known)
+        self.oracle.merge(key, known, at)
         self.links[key] = known
-        self.met["linked"] += len(self.oracle.rows[known])
+        self.met["linked"] += len(self.oracle.entries(known))
 
     def govern(self, policy: Mapping[str, Any]) -> None:
         """Have another policy from now on."""
@@ -209,11 +210,16 @@ def _link_some(pair: Pair, seed: int) -> None:
     chance = random.Random(seed)
     users = sorted(key for key in pair.oracle.rows if "\0" not in key)
     chance.shuffle(users)
+    times = [entry.ts for key in users for entry in sorted(pair.oracle.entries(key), key=_when)]
     for key, known in zip(users[0::3], users[1::3], strict=False):
-        pair.link(key, known)
+        pair.link(key, known, chance.choice(times))
     for known, last in zip(users[1::3], users[2::3], strict=False):
         if chance.random() < 0.3:
-            pair.link(known, last)
+            pair.link(known, last, chance.choice(times))
+
+
+def _when(entry: Entry) -> tuple[int, str, str]:
+    return entry.ts, entry.event_id, entry.content
 
 
 def _told(decision: Decision | None) -> Decision | None:
@@ -236,8 +242,9 @@ def _count(case: Case, pair: Pair) -> None:
     met["events"] += len(case.events)
     met["overflow"] += pair.ledger.overflow
     longest = looks_back(pair.ledger.policy)
-    for entries in pair.oracle.rows.values():
+    for arrivals in pair.oracle.rows.values():
         now = 0
+        entries = list(entries_of(arrivals))
         times = Counter(entry.ts for entry in set(entries))
         met["ties"] += sum(number for number in times.values() if number > 1)
         for entry in entries:

@@ -111,6 +111,7 @@ class Deployment:
         rules: Sequence[Rule],
         *,
         partitions: int = 4,
+        policy: str | None = None,
         **settings: str,
     ) -> None:
         self.bootstrap = bootstrap
@@ -120,14 +121,14 @@ class Deployment:
         self.partitions = partitions
         self.kafka: dict[str, Any] = {"bootstrap_servers": bootstrap}
         """How the test itself connects, as aiokafka's clients take it."""
-        policy = folder / "policy.yaml"
-        policy.write_text(policy_text(rules))
+        self.policy_file = folder / "policy.yaml"
+        self.policy_file.write_text(policy or policy_text(rules))
         self.settings = {
             "broker": bootstrap,
             "group": name,
             "topic_prefix": f"{name}.",
             "partitions": str(partitions),
-            "policy": str(policy),
+            "policy": str(self.policy_file),
             "metrics_host": "127.0.0.1",
             "metrics_port": "0",
             "session_timeout": "6s",
@@ -360,6 +361,15 @@ class Deployment:
                 assert found[user]["policy"] == "test"
                 assert found[user]["curves"] is None
         return found
+
+    def published(self) -> dict[str, dict[str, Any]]:
+        """The decisions topic as a reader holds it, redirects and other ids' records included."""
+        newest = {message.key: message for message in self.read("decisions")}
+        return {
+            key.decode(): message.json()
+            for key, message in newest.items()
+            if key is not None and message.value is not None
+        }
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """All dead letters, as the JSON that they are."""

@@ -37,13 +37,12 @@ def test_the_ledger_answers_as_the_definitions_do(mix: int) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.builds(Features, *[st.booleans()] * len(fields(Features))))
 def test_whatever_goes_together(seed: int, features: Features) -> None:
-    """Some do not: what a crowded row let go, a wider policy cannot have back; what was erased or
-    refused before a link is for tests of links; and rows of several ids may be so far apart that
-    one is forgotten."""
+    """Some do not: what a crowded row let go, a wider policy cannot have back; what was erased
+    before a link is for tests of links; and rows of several ids may be so far apart that one is
+    forgotten."""
     assume(not (features.linked and features.erased))
     assume(not (features.restarted and features.ids))
     assume(not (features.crowded and features.widened))
-    assume(not (features.linked and features.consent))
     drawn = case(seed, features, users=4, most=24)
     try:
         run(drawn)

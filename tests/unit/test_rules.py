@@ -544,12 +544,43 @@ def test_erased_events_are_gone_and_do_not_come_back() -> None:
 def test_a_link_joins_what_two_ids_have_seen() -> None:
     pair = governed(CAP, shown(0), shown(1, user_id="anonymous"))
     assert pair.ledger.decide("u1") is None
-    pair.link("anonymous", "u1")
+    pair.link("anonymous", "u1", T0 * SECOND)
     pair.compare()
     assert by_scope(pair.ledger.decide("u1")).keys() == {"campaign:C7"}
     pair.feed([shown(1, user_id="anonymous")])
     pair.compare()
     assert by_scope(pair.ledger.decide("u1"))["campaign:C7"]["evidence"]["cap"]["exposures"] == 2
+
+
+@pytest.mark.parametrize("refusing", ["u1", "anonymous"])
+def test_consent_that_one_of_two_refused_is_refused_as_of_their_link(refusing: str) -> None:
+    """Until it is granted after the link; a grant from before it that comes later lifts nothing."""
+    granting = "anonymous" if refusing == "u1" else "u1"
+    pair = governed(
+        BOUGHT,
+        said(1, "consent", None, consent={"retargeting": False}, user_id=refusing),
+        said(2, "consent", None, consent={"retargeting": True}, user_id=granting),
+        engaged(3, "conversion", user_id=granting, campaign_id="C7"),
+    )
+    pair.link("anonymous", "u1", (T0 + 10) * SECOND)
+    for at, rests in ((9, True), (10, True), (11, False)):
+        pair.feed([said(at, "consent", None, consent={"retargeting": True})])
+        pair.compare()
+        found = by_scope(pair.ledger.decide("u1"))
+        assert found.keys() == ({"retargeting"} if rests else set())
+        assert not rests or found["retargeting"]["from"] == T0 + 10
+
+
+def test_a_grant_after_the_link_is_heeded_though_it_came_before_the_link_did() -> None:
+    pair = governed(
+        BOUGHT,
+        said(1, "consent", None, consent={"retargeting": False}),
+        said(20, "consent", None, consent={"retargeting": True}, user_id="anonymous"),
+        engaged(21, "conversion", user_id="anonymous", campaign_id="C7"),
+    )
+    pair.link("anonymous", "u1", (T0 + 10) * SECOND)
+    pair.compare()
+    assert by_scope(pair.ledger.decide("u1")).keys() == {"campaign:C7"}
 
 
 # ---- Holdout -----------------------------------------------------------------------------------
