@@ -9,7 +9,7 @@ of the ledger differs from this package, one of the two misreads the definitions
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from governor.oracle.events import (
     seconds,
     ticks,
 )
-from governor.oracle.rows import Arrival, Joined, Row, entries_of, row_of
+from governor.oracle.rows import Arrival, Joined, Row, entries_of, rekeyed, row_of
 from governor.oracle.rules import Decision, decide
 from governor.oracle.ties import TooManyOrdersError, orders
 from governor.policy import Cap, Policy, Spacing
@@ -79,9 +79,15 @@ class Oracle:
 
     def merge(self, key: str, known: str, at: int) -> None:
         """What a link at a time, in ticks, does: all that is held of an id is another's."""
-        moved = _of_key(self.rows.pop(key, []), known)
+        moved = rekeyed(self.rows.pop(key, []), known)
         if moved:
             self.rows[known].append(Joined(at, moved))
+
+    def erase(self, key: str, until: int) -> None:
+        """Up to a time, in ticks, nothing is held of an id any more, nor will be."""
+        erasure = {"event_id": "erase", "user_id": "of", "type": "erase", "ts": seconds(until)}
+        (entry,) = decode("control", erasure)
+        self.rows[key].append(replace(entry, key=key))
 
     def entries(self, key: str) -> set[Entry]:
         """All that was ever accepted of an id, and of those that became it."""
@@ -124,16 +130,6 @@ class Oracle:
         said = any(e.topic != "impression" or e.zone or e.consent is not None for e in entries)
         for rank in orders(entries, self.row_limit, every_tie=said or not plain):
             yield row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
-
-
-def _of_key(arrivals: Iterable[Arrival], key: str) -> tuple[Arrival, ...]:
-    """The same, of another id."""
-    return tuple(
-        replace(one, arrivals=_of_key(one.arrivals, key))
-        if isinstance(one, Joined)
-        else replace(one, key=key)
-        for one in arrivals
-    )
 
 
 def only(answers: Sequence[Decision | None]) -> Decision | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -22,7 +22,7 @@ from governor.oracle.events import Entry
 from governor.oracle.ties import Rank
 from governor.policy import Cap, Ignored, Policy, Reaction, Rule, Spacing
 
-__all__ = ["Arrival", "Joined", "Row", "entries_of", "label_of", "matches", "row_of"]
+__all__ = ["Arrival", "Joined", "Row", "entries_of", "label_of", "matches", "rekeyed", "row_of"]
 
 HARD_LIMIT = 1024
 REQUESTS = 64
@@ -49,6 +49,16 @@ def entries_of(arrivals: Iterable[Arrival]) -> Iterator[Entry]:
             yield from entries_of(one.arrivals)
         else:
             yield one
+
+
+def rekeyed(arrivals: Iterable[Arrival], key: str) -> tuple[Arrival, ...]:
+    """The same, of another id."""
+    return tuple(
+        replace(one, arrivals=rekeyed(one.arrivals, key))
+        if isinstance(one, Joined)
+        else replace(one, key=key)
+        for one in arrivals
+    )
 
 
 @dataclass(frozen=True)

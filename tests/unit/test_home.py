@@ -57,9 +57,16 @@ class Cluster:
 
     def settle(self, choose: Callable[[Sequence[int]], int] = lambda waiting: waiting[0]) -> None:
         """Deliver what waits, the next from the partition that ``choose`` says, until all rests."""
-        while waiting := [n for n, queue in enumerate(self.queues) if queue]:
+        while self.step(choose):
+            pass
+
+    def step(self, choose: Callable[[Sequence[int]], int]) -> bool:
+        """Deliver one of the records that wait; whether there was any."""
+        waiting = [n for n, queue in enumerate(self.queues) if queue]
+        if waiting:
             n = choose(waiting)
             self._ingest(TOPIC, self.homes[n], self.queues[n].popleft())
+        return bool(waiting)
 
     def _ingest(self, kind: str, home: Home, records: Records) -> None:
         ingested = ingest(kind, home, records, Limits())
