@@ -483,6 +483,23 @@ def test_an_entry_exactly_one_horizon_old_is_forgotten() -> None:
     assert engine.ledger.entries == 3
 
 
+def test_an_exposure_exactly_one_horizon_old_is_forgotten_at_the_next() -> None:
+    """A row of exposures alone lets go of its end as it gets a newer one."""
+    for newest, counts in ((3600 - TICK, "campaign:C1"), (3600, "campaign:C2")):
+        engine = Engine([cap(1, HOUR)], horizon=HOUR)
+        engine.feed(shown(0, "a", campaign_id="C1"), shown(100, "a", campaign_id="C2"))
+        engine.feed(shown(newest))
+        assert set(throttles(engine.decide())) == {counts, "campaign:C7"}
+
+
+def test_an_exposure_exactly_one_horizon_late_is_not_taken_in() -> None:
+    engine = Engine([cap(1, HOUR)], horizon=HOUR)
+    engine.feed(shown(3600))
+    assert engine.feed(shown(0)) == {"late": 1}
+    assert engine.ledger.entries == 1
+    assert engine.feed(shown(TICK)) == {"applied": 1}
+
+
 def test_an_event_older_than_the_horizon_is_not_taken_in() -> None:
     engine = Engine([cap(1, HOUR)], horizon=HOUR)
     engine.feed(clicked(3600))
@@ -521,8 +538,9 @@ def test_row_limit_lets_a_late_event_in_that_is_newer_than_the_oldest() -> None:
 
 def test_row_limit_holds_for_each_kind_alone() -> None:
     engine = Engine([cap(2, HOUR)], row_limit=2)
-    engine.feed(shown(0), shown(1), *(clicked(at) for at in (2, 3, 4)), opted_in(5))
+    engine.feed(shown(0), shown(1), *(clicked(at) for at in (2, 3, 4, 5)), opted_in(6))
     assert engine.ledger.entries == 5 + CUT
+    assert engine.ledger.overflow == 2
     assert until(engine) == 3600
 
 
