@@ -85,6 +85,7 @@ class LivePolicy(Service):
     async def begin(self) -> None:
         """Read the topic before anything is governed; seed it when it is empty."""
         self._held, self._next = await policy_topic.fetch(self._settings)
+        self._refuse_unread()
         current = self._held.current
         if current is None:
             log.info("the policy topic is empty: version %s seeds it", self.policy.version)
@@ -117,17 +118,19 @@ class LivePolicy(Service):
                 await self.sleep(PAUSE)
 
     async def _heard(self, key: bytes | None, value: bytes | None) -> None:
-        try:
-            about = self._held.take(key, value)
-        except (ValueError, KeyError, TypeError) as error:
-            self.refused += 1
-            log.critical("the policy topic has a record that is none of ours (%r): %s", key, error)
-            return
+        about = self._held.take(key, value)
+        self._refuse_unread()
         if about == policy_topic.CURRENT:
             await self._follow_to(self._held)
         elif about == policy_topic.SWITCH:
             said = "pulled: readers release all throttles" if self.released else "taken back"
             log.warning("the kill switch is %s", said)
+
+    def _refuse_unread(self) -> None:
+        for text in self._held.unread:
+            self.refused += 1
+            log.critical("%s", text)
+        self._held.unread.clear()
 
     async def _follow_to(self, held: Held) -> None:
         current = held.current

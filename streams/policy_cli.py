@@ -46,10 +46,8 @@ _REPLAY = click.option(
 @click.option("--json", "as_json", is_flag=True, help="The policy alone, as it can be pushed.")
 def show(wanted: str | None, as_json: bool) -> None:
     """Print the policy that governs, the versions that ever did, and the kill switch."""
-    from streams.policy_topic import fetch
-
     settings = _settings()
-    held, _ = _run(settings, fetch(settings))
+    held = _held(settings)
     chosen = held.current if wanted is None else held.versions.get(wanted)
     if chosen is None:
         _fail(f"no version {wanted}: {_known(held)}" if wanted else _EMPTY)
@@ -83,19 +81,20 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
     Example:
       governor policy push policy.yaml
     """
-    from streams.policy_topic import fetch, write, written
+    from streams.policy_topic import write, written
     from streams.topics import ensure_policy
 
     settings = _settings()
     policy = _load(file, settings)
-    held, _ = _run(settings, fetch(settings))
+    held = _held(settings)
     known = held.versions.get(policy.version)
     if known is not None and json.loads(known.text) != json.loads(policy.canonical()):
         _fail(f"version {policy.version} is another policy: give this one a version of its own")
     if held.current is not None and not confirm:
         from streams.policy_diff import compare, live
 
-        before = _governing(held.current, settings)
+        remedy = ", so there is nothing to compare with: push with --confirm"
+        before = _governing(held.current, settings, remedy)
         (whole,) = compare(before, policy, _run(settings, live(settings, sample)), settings)[:1]
         if whole.users and whole.throttled / whole.users > settings.confirm_share:
             _fail(
@@ -126,11 +125,10 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
       governor policy diff policy.yaml
     """
     from streams.policy_diff import compare, live, replayed
-    from streams.policy_topic import fetch
 
     settings = _settings()
     policy = _load(file, settings)
-    held, _ = _run(settings, fetch(settings))
+    held = _held(settings)
     if held.current is None:
         _fail(_EMPTY)
     before = _governing(held.current, settings)
@@ -143,10 +141,10 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
 @click.argument("version", required=False)
 def rollback(version: str | None) -> None:
     """Let VERSION govern again; without it, the one before the current one."""
-    from streams.policy_topic import fetch, write, written
+    from streams.policy_topic import write, written
 
     settings = _settings()
-    held, _ = _run(settings, fetch(settings))
+    held = _held(settings)
     wanted = version or (held.current.previous if held.current else None)
     if wanted is None:
         _fail("there is no version before the current one")
@@ -212,14 +210,23 @@ def _load(file: BinaryIO, settings: Settings) -> Policy:
     return policy
 
 
-def _governing(pushed: Pushed, settings: Settings) -> Policy:
+def _held(settings: Settings) -> Held:
+    from streams.policy_topic import fetch
+
+    held, _ = _run(settings, fetch(settings))
+    for text in held.unread:
+        click.echo(f"warning: {text}", err=True)
+    return held
+
+
+def _governing(pushed: Pushed, settings: Settings, remedy: str = "") -> Policy:
     from governor.policy import PolicyError
     from streams.policy_topic import policy_of
 
     try:
         return policy_of(pushed, settings)
     except PolicyError as error:
-        _fail(f"version {pushed.version} cannot be used with these settings: {error}")
+        _fail(f"version {pushed.version} cannot be used with these settings{remedy}: {error}")
 
 
 def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:

@@ -57,10 +57,23 @@ class Held:
     """Those that were ever pushed, oldest first."""
     switch: Mapping[str, Any] = field(default_factory=dict)
 
-    def take(self, key: bytes | None, value: bytes | None) -> str:
-        """Take in a record; what it is about."""
+    unread: list[str] = field(default_factory=list)
+    """What is wrong with the records that were not understood, and so not heeded."""
+
+    def take(self, key: bytes | None, value: bytes | None) -> str | None:
+        """Take in a record; what it is about, None where it is not understood."""
         name = (key or b"").decode(errors="replace")
-        content = None if value is None else json.loads(value)
+        try:
+            self._take(name, None if value is None else json.loads(value))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.unread.append(
+                f"the record {name!r} of the policy topic is none of ours ({error!r}) and is not "
+                "heeded: push a policy, or pull or release the kill switch, to write it anew"
+            )
+            return None
+        return name
+
+    def _take(self, name: str, content: Any) -> None:
         if name == CURRENT:
             self.current = None if content is None else Pushed.read(content)
         elif name == SWITCH:
@@ -69,7 +82,6 @@ class Held:
             self.versions.pop(name.removeprefix(VERSION), None)
             if content is not None:
                 self.versions[content["version"]] = Pushed.read(content)
-        return name
 
     @property
     def released(self) -> bool:
