@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from tests.integration.commands import governor
 from tests.integration.conftest import Deploy
@@ -45,11 +46,11 @@ def test_history_from_a_topic_says_what_rules_cannot_know_yet(deploy: Deploy) ->
     deployment.create_topics({"archive": 2})
     deployment.worker()
     began = int(time.time()) - 1800
-    archived = [
+    archived: list[dict[str, Any]] = [
         {"event_id": f"e{n}", "user_id": f"u{n % 10}", "ts": began + n, "campaign_id": "C1"}
         for n in range(40)
     ]
-    old = {"event_id": "old", "user_id": "old", "ts": began, "campaign_id": "C1"}
+    old: dict[str, Any] = {"event_id": "old", "user_id": "old", "ts": began, "campaign_id": "C1"}
     for stamp, some in ((began - 2 * 86400, [old]), (began, archived)):
         deployment.send_raw(
             (("archive", event["user_id"].encode(), json.dumps(event).encode()) for event in some),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+from streams.client import Client
 from tests.integration.commands import governor, seen_by
 from tests.integration.conftest import Deploy
 from tests.integration.events import control, shown
@@ -18,21 +22,19 @@ def test_readers_release_what_rules_hold_and_keep_what_people_said(deploy: Deplo
     deployment.send([control("opt_out", "refusing", 1, label="campaign:C1")])
     deployment.wait_until_committed()
 
-    for arguments, expected in (
-        (["release"], [True, False]),
-        (["release", "--everything"], [True, True]),
-        (["release", "--undo"], [False, False]),
+    def allowed(client: Client) -> list[bool]:
+        at, ads = T0 + 10, {"campaign": "C1"}
+        return [client.allowed({"user": user}, ads, at).allowed for user in ("capped", "refusing")]
+
+    for command, expected in (
+        ("release", [True, False]),
+        ("release --everything", [True, True]),
+        ("release --undo", [False, False]),
     ):
-        seen_by(
-            deployment,
-            lambda client, expected=expected: (
-                expected
-                == [
-                    client.allowed({"user": user}, {"campaign": "C1"}, T0 + 10).allowed
-                    for user in ("capped", "refusing")
-                ]
-            ),
-            " ".join(arguments),
-            lambda arguments=arguments: governor(deployment, *arguments),
-        )
+        pull = partial(governor, deployment, *command.split())
+        seen_by(deployment, _says(allowed, expected), command, pull)
     assert worker.stop() == 0
+
+
+def _says(answer: Callable[[Client], list[bool]], expected: list[bool]) -> Callable[[Client], bool]:
+    return lambda client: answer(client) == expected
