@@ -113,7 +113,6 @@ def take(
     records = Records(
         out[: progress[2]], nothing, nothing, starts, key_size, starts + key_size, value_size
     )
-    by_rule = by_rule[: len(rules.policy.rules)]
     return records, by_rule, int(np.count_nonzero(value_size < 0))
 
 

@@ -22,7 +22,10 @@ from governor.scopes import Ads, Scopes, Want
 from governor.scratch import Found, Row, ScratchArrays
 from governor.situation import look
 
-__all__ = ["digest_of", "evaluate", "last_until", "supply"]
+__all__ = ["HOLDS", "digest_of", "evaluate", "last_until", "supply"]
+
+HOLDS = 2
+"""The bit of a digest that says whether anything is held back, and not only a shadow of it."""
 
 _TYPE, _REFUSED = Row.TYPE, Row.REFUSED
 _NOW, _STATE_END, _NEXT_STATE = Row.NOW, Row.STATE_END, Row.NEXT_STATE
@@ -31,6 +34,7 @@ _LIFECYCLE, _RULES = Scalar.LIFECYCLE, Scalar.RULES
 _STATES, _SHADOW = ByRule.STATES, ByRule.SHADOW
 _LABEL, _RULE, _FROM, _UNTIL = Found.LABEL, Found.RULE, Found.FROM, Found.UNTIL
 _NONE, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
+_HOLDS = np.uint64(HOLDS)
 
 
 @compiled
@@ -97,14 +101,16 @@ def digest_of(rules: RuleArrays, ads: Ads, scratch: ScratchArrays, found: int) -
     """A hash of the throttles found, in whatever order; zero for none."""
     if found == 0:
         return _NONE
-    total = _NONE
+    total, holds = _NONE, _NONE
     for k in range(found):
         one = scratch.found[k]
         what = mix(ads.label_hash[one[_LABEL]], rules.hash[one[_RULE]])
         if one[_RULE] < rules.scalars[_RULES] and rules.rule[one[_RULE], _SHADOW]:
             what ^= _TWO
+        else:
+            holds = _HOLDS
         total += mix(what, mix(np.uint64(one[_FROM]), np.uint64(one[_UNTIL])))
-    return total | _ONE
+    return (total & ~_HOLDS) | holds | _ONE
 
 
 @compiled

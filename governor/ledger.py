@@ -51,6 +51,7 @@ from governor.rows import (
 from governor.rules import compile_rules
 from governor.scopes import Scopes
 from governor.scratch import Scratch
+from governor.survey import Survey, survey
 
 __all__ = ["Applied", "Ledger", "Taken"]
 
@@ -83,7 +84,8 @@ class Taken:
     users: int
     """Rows taken."""
     by_rule: NDArray[np.int64]
-    """Throttles in the decisions published, by rule, in the policy's order."""
+    """Throttles in the decisions published, by rule in the policy's order, then by what people
+    say (`governor.rules.CONTROL_REASONS`)."""
     withdrawn: int
     """Tombstones among the decisions."""
 
@@ -373,6 +375,11 @@ class Ledger:
             arrays: see `governor.image.put_back`. They become this ledger's own.
         """
         self._rows = put_back(arrays, self.labels)
+
+    def survey(self, limit: int) -> Survey:
+        """What holds of the rows as a whole; the entries of ``limit`` of them are looked at."""
+        scratch = self._scratch.sized(slots=self.scopes.slots)
+        return survey(self._rows, self.rules.arrays, self.scopes.ads, scratch, limit)
 
     def describe(self) -> Mapping[str, int]:
         """Sizes for metrics."""

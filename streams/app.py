@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import numpy as np
 from aiokafka.structs import TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import TP, EventT, StreamT
+from numpy.typing import NDArray
 
 from governor.events import Limits
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.policy import Policy
+from governor.rows import CAPACITIES
+from governor.ticks import SECOND
+from governor.told import Told
 from streams import failpoints, guards, repartition, topics
 from streams.bookmarks import Bookkeeper
 from streams.canary import ingest_warily
@@ -33,7 +38,7 @@ from streams.health import Health, Phase
 from streams.holdback import Holdback
 from streams.home import Home
 from streams.live_policy import LivePolicy
-from streams.metrics import Metrics
+from streams.metrics import Metrics, Snapshot
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
 from streams.purge import Purge
@@ -54,6 +59,9 @@ log = logging.getLogger(__name__)
 
 QUEUED_BATCHES = 4
 """Fetches that wait in front of an agent; each is up to a megabyte."""
+
+SURVEYED_ROWS = 4_000
+"""Rows whose entries a scrape looks at, spread over all; some microseconds each."""
 
 TOLD_ROWS = 20
 """Unreadable rows that are told one by one."""
@@ -88,6 +96,7 @@ class Governor(faust.App):
             options={
                 "make": self.empty_ledger,
                 "gate": self.empty_gate,
+                "told": self.nothing_told,
                 "take_over": self.take_over,
                 "restore": self.restore if settings.snapshots else None,
                 "skipped": self._row_skipped if settings.unreadable_rows == "skip" else None,
@@ -140,6 +149,10 @@ class Governor(faust.App):
             secret=self.settings.erasure_key.get_secret_value().encode(),
             retention=ticks(self.settings.input_retention),
         )
+
+    def nothing_told(self) -> Told:
+        """What readers were told of such a ledger before it was there."""
+        return Told(ticks(self.settings.overshoot_grace))
 
     def store(self) -> Store:
         """The ledgers of this worker's partitions."""
@@ -296,7 +309,13 @@ class Governor(faust.App):
     def home(self, partition: int) -> Home:
         """One of this worker's partitions."""
         store, count = self.store(), self.conf.topic_partitions
-        return Home(partition, count, store.ledger(partition), store.gate(partition))
+        return Home(
+            partition,
+            count,
+            store.ledger(partition),
+            store.gate(partition),
+            told=store.told(partition),
+        )
 
     async def handle(self, kind: str, event: EventT) -> None:
         """Apply one message's records and hand it to the outbox."""
@@ -315,37 +334,63 @@ class Governor(faust.App):
         self.metrics.apply_seconds.observe(time.perf_counter() - started)
         self.metrics.batch(kind, len(records), ingested.outcomes)
         self.metrics.forwarded(home.forwarded)
+        for late in home.late:
+            self.metrics.overshot(late / SECOND)
         for one in ingested.rejected:
             self.metrics.dead_letter(kind, one.reason)
         dead = letters(message.topic, message.partition, records, ingested.rejected)
         await self.outbox.add(event, records.timestamp, dead, home.forwards.take())
 
-    def snapshot(self) -> Mapping[str, object]:
+    def snapshot(self) -> Snapshot:
         """What `Metrics` reads when Prometheus asks."""
-        ledgers = list(self.store().ledgers.values())
-        sizes = [ledger.describe() for ledger in ledgers]
-        return {
-            "users": sum(size["users"] for size in sizes),
-            "exposures_held": sum(size["entries"] for size in sizes),
-            "ledger_bytes": sum(size["bytes"] for size in sizes),
-            "ads": sum(size["ads"] for size in sizes),
-            "overflow": sum(size["overflow"] for size in sizes),
-            "partitions": len(ledgers),
-            "policy_rows_left": self.live_policy.rows_left,
-            "policy_refused": self.live_policy.refused,
-            "released": int(self.live_policy.released),
-            "pending_events": self.outbox.events,
-            "changelog_lag_rows": sum(ledger.dirty for ledger in ledgers)
-            + self.outbox.rows_in_flight,
-            "recovery_remaining_records": self.tables.recovery.remaining,
-            "asyncio_tasks": len(asyncio.all_tasks()),
-            "threads": threading.active_count(),
-            "ready": int(self.health.ready),
-            "broker_reachable": int(not self.health.unreachable),
-            "stalled_seconds": self.health.stalled,
-            "paused": self.health.paused,
-            "lag": {kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
-        }
+        store = self.store()
+        live, ledgers = store.live(), list(store.ledgers.values())
+        sizes = [ledger.describe() for ledger in live.values()]
+        surveys = [ledger.survey(SURVEYED_ROWS // len(live)) for ledger in live.values()]
+        return Snapshot(
+            users=sum(size["users"] for size in sizes),
+            held_back=sum(one.held_back for one in surveys),
+            held_back_entries=sum(one.held_back_entries for one in surveys),
+            near_limit=sum(
+                one.near * size["users"] / max(1, one.examined)
+                for one, size in zip(surveys, sizes, strict=True)
+            ),
+            entries=sum(size["entries"] for size in sizes),
+            rows=_added(one.rows for one in surveys),
+            standby_users=sum(map(len, ledgers)) - sum(map(len, live.values())),
+            ledger_bytes=sum(ledger.nbytes for ledger in ledgers),
+            told_bytes=sum(told.nbytes for told in store.tolds.values()),
+            ads=sum(size["ads"] for size in sizes),
+            overflow=sum(size["overflow"] for size in sizes),
+            partitions=len(ledgers),
+            policy_rows_left=self.live_policy.rows_left,
+            policy_refused=self.live_policy.refused,
+            released=self.live_policy.released,
+            pending_events=self.outbox.events,
+            changelog_lag_rows=sum(ledger.dirty for ledger in ledgers) + self.outbox.rows_in_flight,
+            recovery_remaining=self.tables.recovery.remaining,
+            recovery_total=self.tables.recovery.total,
+            asyncio_tasks=len(asyncio.all_tasks()),
+            threads=threading.active_count(),
+            ready=self.health.ready,
+            broker_reachable=not self.health.unreachable,
+            stalled_seconds=self.health.stalled,
+            paused=self.health.paused.keys(),
+            lag={kind: self._lag(self.settings.topic(kind)) for kind in topics.READ_TOPICS},
+            staleness=self._staleness(),
+        )
+
+    def _staleness(self) -> dict[str, float]:
+        """Seconds by topic: how old the newest record is that was acked, where others wait."""
+        now, consumer = time.time(), self._consumer
+        if consumer is None:
+            return {}
+        found = {}
+        for kind in topics.READ_TOPICS:
+            behind = consumer.behind(self.settings.topic(kind))
+            ages = (now - self.outbox.newest(tp) for tp in behind)
+            found[kind] = max(0.0, *ages) if behind else 0.0
+        return found
 
     async def _ends(self, partitions: Iterable[int]) -> Offsets:
         return await self._highwaters(topics.READ_TOPICS, partitions)
@@ -381,6 +426,14 @@ class Governor(faust.App):
 
     def _create_directories(self) -> None:
         """Nothing is kept on disk."""
+
+
+def _added(rows: Iterable[NDArray[np.int64]]) -> dict[int, int]:
+    """Rows by what they have room for."""
+    total = np.zeros(len(CAPACITIES), np.int64)
+    for each in rows:
+        total += each
+    return dict(zip(CAPACITIES.tolist(), total.tolist(), strict=True))
 
 
 def create(settings: Settings) -> Governor:

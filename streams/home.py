@@ -22,6 +22,7 @@ from governor.partitioning import partition_of
 from governor.records import Records
 from governor.redirects import Link
 from governor.ticks import seconds_text
+from governor.told import Told
 from streams.repartition import KINDS, MERGE, Forwards
 
 __all__ = ["FORWARDED", "Home", "forwarded_columns"]
@@ -46,6 +47,10 @@ class Home:
     forwards: Forwards = field(default_factory=Forwards)
     forwarded: Counter[str] = field(default_factory=Counter)
     """Records handed to `forwards`, by reason."""
+    told: Told = field(default_factory=Told)
+    """What readers were told of the rows."""
+    late: list[NDArray[np.int64]] = field(default_factory=list)
+    """How long after that exposures came that it should have prevented: see `Told.against`."""
 
     def take_in(self, kind: str, records: Records, columns: Columns) -> Counter[str]:
         """Apply events, or send them where they belong.
@@ -117,6 +122,9 @@ class Home:
 
     def _apply(self, columns: Columns, repeated: NDArray[np.bool_]) -> dict[str, int]:
         applied = self.ledger.apply(columns)
+        late = self.told.against(columns, applied.outcome, self.ledger.labels)
+        if len(late):
+            self.late.append(late)
         if repeated.any():
             applied = Applied(applied.outcome[~repeated])
         return applied.counts()

@@ -9,7 +9,8 @@ ledgers is read when Prometheus asks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -31,17 +32,21 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from governor.entries import WORDS
 from governor.events import Reason
 from governor.ledger import OUTCOMES
-from governor.policy import Policy
+from governor.policy import Policy, default_text, load
+from governor.rows import CAPACITIES
+from governor.rules import CONTROL_REASONS
 from streams.guards import GUARDS
 from streams.home import FORWARDED
 from streams.topics import EVENT_TOPICS, READ_TOPICS
 
-__all__ = ["ALL_CAMPAIGNS", "DEPTHS", "Fatigue", "Metrics", "Snapshot", "Wear"]
+__all__ = ["ALL_CAMPAIGNS", "DEPTHS", "Fatigue", "Metrics", "Snapshot", "Wear", "reference"]
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_BUCKETS = (1, 10, 100, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+OVERSHOOT_BUCKETS = (5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 FLUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 TOP_CAMPAIGNS = 50
@@ -56,18 +61,59 @@ DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
 ARMS = ("governed", "holdout")
 
-Snapshot = Callable[[], Mapping[str, object]]
-"""Reads the worker's state: see `_State.collect` for the keys."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a worker looks like when Prometheus asks. Counts are of its live partitions, where
+    nothing else is said."""
+
+    users: int = 0
+    """Rows."""
+    held_back: int = 0
+    """Rows that something holds back, at their partition's newest event."""
+    held_back_entries: int = 0
+    near_limit: float = 0.0
+    """Rows of which one more exposure reaches a rolling cap; scaled up from those examined."""
+    entries: int = 0
+    rows: Mapping[int, int] = field(default_factory=dict)
+    """By what they have room for, in entries."""
+    standby_users: int = 0
+    ledger_bytes: int = 0
+    """Of all partitions, standbys included."""
+    told_bytes: int = 0
+    ads: int = 0
+    overflow: int = 0
+    partitions: int = 0
+    """Whose rows are in memory, standbys included."""
+    policy_rows_left: int = 0
+    policy_refused: int = 0
+    released: bool = False
+    pending_events: int = 0
+    changelog_lag_rows: int = 0
+    recovery_remaining: int = 0
+    recovery_total: int = 0
+    """Changelog records that this recovery had to read at its begin, 0 between recoveries."""
+    asyncio_tasks: int = 0
+    threads: int = 0
+    ready: bool = False
+    broker_reachable: bool = True
+    stalled_seconds: float = 0.0
+    paused: Collection[str] = ()
+    """Topics of events that are not read for the time being."""
+    lag: Mapping[str, int] = field(default_factory=dict)
+    """Records by topic."""
+    staleness: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by topic."""
 
 
 class Metrics:
     """The metrics of one worker, in a registry of their own."""
 
-    def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
+    def __init__(self, policy: Policy, snapshot: Callable[[], Snapshot]) -> None:
         # A second series for each counter, of no use here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._rules = [rule.name for rule in policy.rules]
+        self._rules: list[tuple[str, str]] = []
         self._events = Counter(
             "governor_events",
             "Messages read, by topic and what became of them: applied, duplicate, late (beyond "
@@ -90,7 +136,9 @@ class Metrics:
         )
         self._decisions = Counter(
             "governor_decisions",
-            "Throttles published, by rule and state.",
+            "Throttles published, by what they rest on (a rule; opt_out, hide or consent, which "
+            "people say) and state: throttled, or shadow of a rule that only shows what it would "
+            "do.",
             ["rule", "state"],
             registry=self.registry,
         )
@@ -161,10 +209,25 @@ class Metrics:
         )
         for reason in FORWARDED:
             self._forwarded.labels(reason)
+        self.overshoot = Histogram(
+            "governor_overshoot_seconds",
+            "Exposures shown although a published decision said stop: how long after Kafka had "
+            "taken it, where that is longer than GOVERNOR_OVERSHOOT_GRACE. Counted once for each "
+            "id of the person that was to be spared, and for decisions that this worker published "
+            "since it has the partition.",
+            buckets=OVERSHOOT_BUCKETS,
+            registry=self.registry,
+        )
         self._build = Gauge(
             "governor_build_info",
             "Always 1; the labels say what runs.",
             ["version", "policy"],
+            registry=self.registry,
+        )
+        self._policy = Gauge(
+            "governor_policy_info",
+            "Always 1; the label is the version of the policy that governs, as decisions name it.",
+            ["policy"],
             registry=self.registry,
         )
         for topic in READ_TOPICS:
@@ -189,12 +252,18 @@ class Metrics:
         self.registry.register(_State(snapshot))
 
     def policy(self, policy: Policy) -> None:
-        """Another policy governs from now on."""
-        self._rules = [rule.name for rule in policy.rules]
+        """Another policy governs from now on; series of rules that are gone go with them."""
+        rules = [(rule.name, "shadow" if rule.shadow else "throttled") for rule in policy.rules]
+        rules += [(reason, "throttled") for reason in CONTROL_REASONS]
+        for rule, state in set(self._rules) - set(rules):
+            self._decisions.remove(rule, state)
+        self._rules = rules
+        for rule, state in rules:
+            self._decisions.labels(rule, state)
         self._build.clear()
         self._build.labels(version("retargeting-governor"), policy.version).set(1)
-        for rule in self._rules:
-            self._decisions.labels(rule, "throttled")
+        self._policy.clear()
+        self._policy.labels(policy.version).set(1)
 
     def guard(self, guard: str) -> None:
         """One of `streams.guards.GUARDS` had cause to act."""
@@ -223,11 +292,17 @@ class Metrics:
         if reason is not Reason.QUARANTINED:
             self._decode_errors.labels(topic).inc()
 
+    def overshot(self, seconds: NDArray[np.float64]) -> None:
+        """Exposures came so long after a published stop that should have prevented them."""
+        for each in seconds.tolist():
+            self.overshoot.observe(each)
+
     def published(self, by_rule: Sequence[int] | NDArray[np.int64]) -> None:
-        """Throttles were acknowledged, so many of each rule in the policy's order."""
-        for rule, count in zip(self._rules, by_rule, strict=True):
+        """Throttles were acknowledged, so many of each rule in the policy's order, then of what
+        people say."""
+        for (rule, state), count in zip(self._rules, by_rule, strict=True):
             if count:
-                self._decisions.labels(rule, "throttled").inc(int(count))
+                self._decisions.labels(rule, state).inc(int(count))
 
     def decided(self, timestamps: NDArray[np.int64], now: float) -> None:
         """The decisions that these records (times in milliseconds) led to are acknowledged."""
@@ -358,12 +433,6 @@ class Fatigue(Collector):
             yield family
 
 
-def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"governor_{name}", text)
-    family.add_metric([], float(value))
-    return family
-
-
 class _Latency(Collector):
     """A histogram advanced by whole arrays."""
 
@@ -392,63 +461,196 @@ class _Latency(Collector):
 class _State(Collector):
     """What is read off the worker when Prometheus asks."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
         state = self._snapshot()
-        for name, text in (
-            ("users", "Users with a row."),
-            ("exposures_held", "Exposures, engagements and controls held in rows."),
-            ("ledger_bytes", "Bytes of the ledger's arrays."),
-            ("ads", "Distinct label sets, summed over partitions."),
-            ("partitions", "Partitions whose ledger is in memory, standbys included."),
-            ("policy_rows_left", "Rows still to be evaluated under the policy that governs."),
-            ("released", "1 while the kill switch is pulled, and readers release throttles."),
-            ("pending_events", "Events applied whose decisions and rows are not acknowledged yet."),
-            ("changelog_lag_rows", "Rows changed and not acknowledged by the changelog yet."),
-            ("recovery_remaining_records", "Changelog records still to be read before going live."),
-            ("asyncio_tasks", "Tasks of the worker's event loop."),
-            ("threads", "Threads that Python knows of."),
-            ("ready", "1 when /readyz says so: Kafka answers, partitions and rows are there."),
-            ("broker_reachable", "1 when Kafka answered the last time that the worker asked."),
-            ("stalled_seconds", "For how long nothing has been done although something was due."),
-        ):
-            yield GaugeMetricFamily(f"governor_{name}", text, value=_number(state[name]))
-        refused = CounterMetricFamily(
-            "governor_policy_refused",
-            "Versions on the policy topic that cannot be used here; the one before goes on.",
-        )
-        refused.add_metric([], _number(state["policy_refused"]))
-        yield refused
-        overflow = CounterMetricFamily(
-            "governor_overflow",
-            "Entries dropped because a row was full: answers about them could be wrong.",
-        )
-        overflow.add_metric([], _number(state["overflow"]))
-        yield overflow
-        lag = GaugeMetricFamily(
-            "governor_consumer_lag_records",
-            "Records in the topic that are not applied, flushed and acknowledged yet.",
-            labels=["topic"],
-        )
-        lags = state["lag"]
-        assert isinstance(lags, Mapping)
-        for topic in READ_TOPICS:
-            lag.add_metric([topic], _number(lags[topic]))
-        yield lag
-        paused = GaugeMetricFamily(
-            "governor_paused",
-            "1 for a topic that is not read because too many of its messages are no events.",
-            labels=["topic"],
-        )
-        held = state["paused"]
-        assert isinstance(held, Mapping)
-        for topic in EVENT_TOPICS:
-            paused.add_metric([topic], float(topic in held))
-        yield paused
+        yield from _people(state)
+        yield from _memory(state)
+        yield from _work(state)
+        yield from _by_topic(state)
 
 
-def _number(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
+def _people(state: Snapshot) -> Iterator[Metric]:
+    yield _gauge("users", "Ids with a row: users, and devices or households by name.", state.users)
+    yield _gauge(
+        "throttled_users",
+        "Ids that a throttle holds back at their partition's newest event; shadows do not count.",
+        state.held_back,
+    )
+    yield _gauge(
+        "near_limit_users",
+        "Ids that reach a rolling cap with one more exposure; estimated where there are many.",
+        state.near_limit,
+    )
+    yield _gauge(
+        "exposures_held", "Exposures, engagements and controls held in rows.", state.entries
+    )
+    yield _gauge(
+        "throttled_exposures_held",
+        "Those of ids that a throttle holds back: the share of traffic that is held back.",
+        state.held_back_entries,
+    )
+    yield _gauge(
+        "policy_rows_left",
+        "Rows still to be evaluated under the policy that governs.",
+        state.policy_rows_left,
+    )
+    yield _gauge(
+        "released",
+        "1 while the kill switch is pulled, and readers release throttles.",
+        state.released,
+    )
+    yield _counter(
+        "policy_refused",
+        "Versions on the policy topic that cannot be used here; the one before goes on.",
+        state.policy_refused,
+    )
+    yield _counter(
+        "overflow",
+        "Entries dropped because a row was full: answers about them could be wrong.",
+        state.overflow,
+    )
+
+
+def _memory(state: Snapshot) -> Iterator[Metric]:
+    yield _gauge(
+        "ledger_bytes", "Bytes of the ledgers' arrays, standbys included.", state.ledger_bytes
+    )
+    yield _gauge(
+        "told_bytes",
+        "Bytes of what is remembered of published stops, for overshoot.",
+        state.told_bytes,
+    )
+    yield _gauge("ads", "Distinct label sets, summed over partitions.", state.ads)
+    yield _gauge(
+        "standby_users", "Ids in copies of other workers' partitions.", state.standby_users
+    )
+    rows = GaugeMetricFamily(
+        "governor_rows", "Rows by size class: the entries that one has room for.", labels=["room"]
+    )
+    taken = GaugeMetricFamily(
+        "governor_row_bytes", "Bytes of these rows' entries, unused ones included.", labels=["room"]
+    )
+    for room in CAPACITIES.tolist():
+        count = state.rows.get(room, 0)
+        rows.add_metric([str(room)], float(count))
+        taken.add_metric([str(room)], float(count * room * WORDS * 8))
+    yield rows
+    yield taken
+
+
+def _work(state: Snapshot) -> Iterator[Metric]:
+    for name, text, value in (
+        (
+            "partitions",
+            "Partitions whose ledger is in memory, standbys included.",
+            state.partitions,
+        ),
+        (
+            "pending_events",
+            "Events applied whose decisions and rows are not acknowledged yet.",
+            state.pending_events,
+        ),
+        (
+            "changelog_lag_rows",
+            "Rows changed and not acknowledged by the changelog yet.",
+            state.changelog_lag_rows,
+        ),
+        (
+            "recovery_remaining_records",
+            "Changelog records still to be read before going live.",
+            state.recovery_remaining,
+        ),
+        (
+            "recovery_progress_ratio",
+            "Share of its changelog records that the present recovery has read; 1 without one.",
+            1 - state.recovery_remaining / max(state.recovery_total, state.recovery_remaining, 1),
+        ),
+        ("asyncio_tasks", "Tasks of the worker's event loop.", state.asyncio_tasks),
+        ("threads", "Threads that Python knows of.", state.threads),
+        (
+            "ready",
+            "1 when /readyz says so: Kafka answers, partitions and rows are there.",
+            state.ready,
+        ),
+        (
+            "broker_reachable",
+            "1 when Kafka answered the last time that the worker asked.",
+            state.broker_reachable,
+        ),
+        (
+            "stalled_seconds",
+            "For how long nothing has been done although something was due.",
+            state.stalled_seconds,
+        ),
+    ):
+        yield _gauge(name, text, value)
+
+
+def _by_topic(state: Snapshot) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "governor_consumer_lag_records",
+        "Records in the topic that are not applied, flushed and acknowledged yet.",
+        labels=["topic"],
+    )
+    staleness = GaugeMetricFamily(
+        "governor_staleness_seconds",
+        "How old the newest record is that was dealt with, where others wait; of the partition "
+        "that is furthest behind, 0 when none waits.",
+        labels=["topic"],
+    )
+    for topic in READ_TOPICS:
+        lag.add_metric([topic], float(state.lag.get(topic, 0)))
+        staleness.add_metric([topic], float(state.staleness.get(topic, 0.0)))
+    paused = GaugeMetricFamily(
+        "governor_paused",
+        "1 for a topic that is not read because too many of its messages are no events.",
+        labels=["topic"],
+    )
+    for topic in EVENT_TOPICS:
+        paused.add_metric([topic], float(topic in state.paused))
+    yield from (lag, staleness, paused)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"governor_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"governor_{name}", text)
+    family.add_metric([], float(value))
+    return family
+
+
+def reference() -> str:
+    """``docs/metrics.md``: every metric of a worker, as Markdown."""
+    metrics = Metrics(load(default_text()), Snapshot)
+    lines = [
+        "# Metrics",
+        "",
+        "All that a worker serves at `/metrics`, besides the `process_` metrics that every client",
+        "of Prometheus has. Generated from `streams/metrics.py` by `make metrics-table`;",
+        "`make check` fails when it differs. Times are in seconds and sizes in bytes. No label",
+        "ever holds an id of a person. A worker has at most 5,000 series, however many campaigns",
+        "come and go; each is there from the start.",
+        "",
+        "| Metric | Kind | Labels | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    families = sorted(metrics.registry.collect(), key=lambda one: one.name)
+    lines += [_row(family) for family in families if family.name.startswith("governor_")]
+    return "\n".join(lines) + "\n"
+
+
+def _row(family: Metric) -> str:
+    names = dict.fromkeys(name for one in family.samples for name in one.labels if name != "le")
+    labels = ", ".join(f"`{name}`" for name in names)
+    name = family.name + ("_total" if family.type == "counter" else "")
+    text = family.documentation.replace("|", "\\|").replace("*", "\\*")
+    return f"| `{name}` | {family.type} | {labels} | {text} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -34,7 +34,7 @@ from streams.doubt import Doubt
 from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
-from streams.producer import Producer
+from streams.producer import Producer, Written
 from streams.repartition import Forwarder
 from streams.settings import Settings
 from streams.snapshots import Copy, Snapshots
@@ -92,6 +92,8 @@ class Outbox(Service):
         self._pending = _Pending()
         self._in_flight = 0
         self._in_flight_rows = 0
+        self._newest: dict[tuple[str, int], float] = {}
+        self._owner_since = now()
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -109,6 +111,11 @@ class Outbox(Service):
     def rows_in_flight(self) -> int:
         """Rows sent and not acknowledged yet."""
         return self._in_flight_rows
+
+    def newest(self, tp: TP) -> float:
+        """When the newest record was written of those acked of a partition of events, in epoch
+        seconds; without one, since when it is this worker's."""
+        return self._newest.get((tp.topic, tp.partition), self._owner_since)
 
     async def on_start(self) -> None:
         """Connect the producer."""
@@ -128,6 +135,8 @@ class Outbox(Service):
         """
         async with self._flushing:
             partitions = set(partitions)
+            self._newest.clear()
+            self._owner_since = self._now()
             await self._producer.take_over(partitions)
             self._doubt.begin(partitions)
 
@@ -257,7 +266,13 @@ class Outbox(Service):
             for partition, letters in pending.dead.items()
         }
         decisions = {self._tp("decisions", p): one.decisions for p, one in taken.items()}
-        await asyncio.gather(self._send(dead | decisions), self._forwarder.send(pending.forwards))
+        written, _ = await asyncio.gather(
+            self._send(dead | decisions), self._forwarder.send(pending.forwards)
+        )
+        for tp, records in decisions.items():
+            if tp in written:
+                appended = from_seconds(written[tp].appended)
+                self._store().tell(tp.partition, records, appended)
         await failpoint("flush.after_decisions")
 
     async def _publish_rows(self, taken: Mapping[int, Taken]) -> None:
@@ -265,7 +280,7 @@ class Outbox(Service):
         await failpoint("flush.before_rows")
         ends = await self._send({self._tp("ledger", p): one.changelog for p, one in taken.items()})
         for tp, end in ends.items():
-            self._store().written(tp.partition, end)
+            self._store().written(tp.partition, end.offset)
         await failpoint("flush.after_rows")
 
     async def _ack(self, pending: _Pending) -> None:
@@ -273,10 +288,15 @@ class Outbox(Service):
         await failpoint("flush.before_ack")
         for event in pending.events:
             event.ack()
+            message = event.message
+            if message.timestamp:
+                self._newest[message.topic, message.partition] = message.timestamp
         await failpoint("flush.after_ack")
 
-    async def _send(self, outgoing: Mapping[TopicPartition, Records]) -> dict[TopicPartition, int]:
-        """One step of a flush; the offsets of the last records."""
+    async def _send(
+        self, outgoing: Mapping[TopicPartition, Records]
+    ) -> dict[TopicPartition, Written]:
+        """One step of a flush; where the last records are."""
         return await self._producer.send(outgoing)
 
     def _written(self, partition: int) -> int | None:

@@ -18,6 +18,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from aiokafka.client import AIOKafkaClient
@@ -38,7 +39,7 @@ from streams.settings import Settings
 from streams.topics import connection
 from streams.wire import Frame, build, seal
 
-__all__ = ["Producer"]
+__all__ = ["Producer", "Written"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,15 @@ _FORGOTTEN = (45, 59)  # OUT_OF_ORDER_SEQUENCE_NUMBER, UNKNOWN_PRODUCER_ID
 _TOO_LARGE = (10, 18)
 _NOT_ALLOWED = 29
 _CORRUPT_ON_ITS_WAY = 2
+
+
+class Written(NamedTuple):
+    """The last record of a partition that was sent."""
+
+    offset: int
+    appended: float
+    """When Kafka took it, by the broker's clock, in epoch seconds; by ours where it does not say,
+    because the topic's message.timestamp.type is not LogAppendTime."""
 
 
 class Producer:
@@ -127,13 +137,15 @@ class Producer:
         old = {p: owned.identity for p, owned in self._owned.items() if owned.since < due}
         await self._fence(old)
 
-    async def send(self, outgoing: Mapping[TopicPartition, Records]) -> dict[TopicPartition, int]:
+    async def send(
+        self, outgoing: Mapping[TopicPartition, Records]
+    ) -> dict[TopicPartition, Written]:
         """Send records and wait until all are acknowledged by all replicas in sync.
 
         What Kafka cannot take at the moment is sent again without end.
 
         Returns:
-            The offset of the last record of each partition, left out where Kafka cannot tell.
+            Where the last record of each partition is; left out where Kafka cannot tell.
 
         Raises:
             FencedError: a partition is another worker's, or was never taken over.
@@ -156,7 +168,7 @@ class Producer:
                     await self._begin_again(one)
             if reason:
                 await patience.pause(reason)
-        return {one.tp: one.end for one in sent if one.end >= 0}
+        return {one.tp: Written(one.end, one.appended) for one in sent if one.end >= 0}
 
     async def _fence(self, partitions: Mapping[int, Identity | None]) -> None:
         """Get new identities and write with them where the old ones could."""
@@ -226,9 +238,9 @@ class Producer:
             return repr(error)
         reason = ""
         for topic, partitions in answer.topics:
-            for partition, code, offset, *_ in partitions:
+            for partition, code, offset, appended, *_ in partitions:
                 one = asked[TopicPartition(topic, partition)]
-                reason = self._settle(one, code, offset) or reason
+                reason = self._settle(one, code, offset, appended) or reason
         return reason
 
     def _sealed(self, one: _Outgoing) -> bytearray:
@@ -240,7 +252,7 @@ class Producer:
         identity, sequence = owned.identity, owned.sequence[one.tp.topic]
         return seal(one.frames[0], identity.producer, identity.epoch, sequence)
 
-    def _settle(self, one: _Outgoing, code: int, offset: int) -> str:
+    def _settle(self, one: _Outgoing, code: int, offset: int, appended: int) -> str:
         """What the leader said about the first frame; why it must be sent again, or nothing."""
         if code in (_OK, _DUPLICATE):
             frame = one.frames.popleft()
@@ -248,6 +260,8 @@ class Producer:
             one.under.advance(one.tp.topic, frame.count)
             # A duplicate so old that the leader does not know where it is.
             one.end = offset + frame.count - 1 if offset >= 0 else -1
+            # Only where the topic has LogAppendTime does Kafka say when.
+            one.appended = appended / 1000 if appended >= 0 else self._now()
             return ""
         if code in _FENCED:
             raise FencedError(str(one))
@@ -307,6 +321,7 @@ class _Outgoing:
     tp: TopicPartition
     frames: deque[Frame]
     end: int = -1
+    appended: float = 0.0
     under: _Owned | None = None
     """What the first frame was last sealed with."""
     forgotten: bool = False

@@ -53,6 +53,8 @@ class Recovery(Service):
         self._connected = asyncio.Event()
         self._following: asyncio.Future[None] | None = None
         self._ends: dict[int, int] = {}
+        self.total = 0
+        """`remaining` as it was when the present recovery began, or the last one."""
 
     @property
     def remaining(self) -> int:
@@ -114,6 +116,7 @@ class Recovery(Service):
         positions = await self._positions(actives)
         wanted = {p for p, (position, end) in positions.items() if position < end}
         self._ends = {p: positions[p][1] for p in wanted}
+        self.total = self.remaining
         self._reader.read_from({p: positions[p][0] for p in wanted})
         progress = time.monotonic()
         while wanted:

@@ -221,6 +221,11 @@ class Settings(BaseSettings):
         description="After how long without a sign of life the group takes a worker's partitions "
         "away. The brokers allow 6s to 30m unless set otherwise.",
     )
+    overshoot_grace: Annotated[timedelta, _time("0s", "1d")] = Field(
+        timedelta(seconds=5),
+        description="How long ad servers have to learn of a decision. What they show against it "
+        "later than that is counted as overshoot.",
+    )
     stall_timeout: Annotated[timedelta, _time("2s", "1h")] = Field(
         timedelta(minutes=2),
         description="After how long without progress, with work at hand and Kafka there, /healthz "

@@ -18,6 +18,7 @@ from governor.gate import Gate
 from governor.ledger import Ledger, Taken
 from governor.records import Records
 from governor.rowcodec import RowError
+from governor.told import Told
 from streams.redirected import with_gate
 
 __all__ = ["Store", "UnreadableRowError"]
@@ -36,7 +37,8 @@ class UnreadableRowError(Exception):
 class Store(base.Store):
     """Registered as ``ledger://``.
 
-    ``options["make"]`` makes an empty `Ledger`, ``options["gate"]`` an empty `Gate`;
+    ``options["make"]`` makes an empty `Ledger`, ``options["gate"]`` an empty `Gate`,
+    ``options["told"]`` an empty `Told`;
     ``options["take_over"]`` sees to it that nobody else writes the partitions that this worker is
     given, before their rows are read;
     ``options["skipped"]``, where it is given, is told of a record that cannot be read and is
@@ -56,10 +58,12 @@ class Store(base.Store):
         self._make: Callable[[], Ledger] = options["make"]
         self._take_over: Callable[[Iterable[int]], Awaitable[None]] = options["take_over"]
         self._gate: Callable[[], Gate] = options["gate"]
+        self._told: Callable[[], Told] = options["told"]
         self._restore: Restore | None = options.get("restore")
         self._skipped: Callable[[str], None] | None = options.get("skipped")
         self.ledgers: dict[int, Ledger] = {}
         self.gates: dict[int, Gate] = {}
+        self.tolds: dict[int, Told] = {}
         self._positions: dict[int, int] = {}
         self._live: set[int] = set()
 
@@ -80,6 +84,19 @@ class Store(base.Store):
         if gate is None:
             gate = self.gates[partition] = self._gate()
         return gate
+
+    def told(self, partition: int) -> Told:
+        """What this worker told readers of a partition, made when it is not there yet."""
+        told = self.tolds.get(partition)
+        if told is None:
+            told = self.tolds[partition] = self._told()
+        return told
+
+    def tell(self, partition: int, decisions: Records, appended: int) -> None:
+        """Note what was published of a partition, and when: see `Told.publish`. It may have gone
+        elsewhere meanwhile."""
+        if partition in self.ledgers:
+            self.told(partition).publish(decisions, appended)
 
     def take(self, partition: int, decided_at: int, *, again: bool = False) -> Taken:
         """What changed in a partition since the last call: see `Ledger.take`."""
@@ -153,6 +170,7 @@ class Store(base.Store):
     def _forget(self, partition: int) -> None:
         self.ledgers.pop(partition, None)
         self.gates.pop(partition, None)
+        self.tolds.pop(partition, None)
         self._positions.pop(partition, None)
 
     async def need_active_standby_for(self, tp: TP) -> bool:  # noqa: ARG002

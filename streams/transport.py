@@ -512,6 +512,15 @@ class Consumer(driver.Consumer):
             if tp.topic == topic and highwater is not None
         )
 
+    def behind(self, topic: str) -> list[TP]:
+        """Assigned partitions of a topic that hold records which may not be committed yet."""
+        done = self.done()
+        return [
+            TP(*tp)
+            for tp, (_position, highwater) in self._thread.positions().items()
+            if tp.topic == topic and highwater is not None and highwater > done[tp]
+        ]
+
     def done(self) -> dict[TP, int]:
         """The first offset of each assigned partition that may not be committed yet."""
         found = {}

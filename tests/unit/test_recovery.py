@@ -18,6 +18,7 @@ from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.policy import default_text, load
 from governor.records import Records
+from governor.told import Told
 from streams import recovery
 from streams.home import Home
 from streams.pipeline import ingest
@@ -68,7 +69,7 @@ class App:
         self.metrics = self
         self.changelog_read = self
         table = SimpleNamespace(name="ledger", changelog_topic_name=TOPIC)
-        options = {"make": new_ledger, "gate": new_gate, "take_over": self.take_over}
+        options = {"make": new_ledger, "gate": new_gate, "told": Told, "take_over": self.take_over}
         self._store = Store("ledger://rows", self, table, options=options)
         self.recovery = Recovery(self)
         self.recovery._reader = Reader(fetches, end)  # type: ignore[assignment]
