@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo compiled test test-all fuzz check settings-table lock bench bench-throughput bench-peers \
+.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards lock bench bench-throughput bench-peers \
   bench-compare chaos soak bench-recovery
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
@@ -50,6 +50,21 @@ check: setup ## What must hold of the sources
 	@diff -u <(sed -n '/<!-- settings:begin -->/,/<!-- settings:end -->/{//!p}' README.md) \
 	  <($(BIN)/governor config --markdown) \
 	  || { echo "README.md: the settings have changed: run make settings-table"; exit 1; }
+	@diff -u docs/metrics.md <($(BIN)/python -m streams.metrics) \
+	  || { echo "docs/metrics.md: the metrics have changed: run make metrics-table"; exit 1; }
+	@echo "dashboards: as their code says"
+	@rm -rf .venv/dashboards; $(BIN)/python -m deploy.dashboards .venv/dashboards
+	@diff -ru deploy/grafana/dashboards .venv/dashboards \
+	  || { echo "deploy/grafana: the dashboards have changed: run make dashboards"; exit 1; }
+	@if command -v promtool >/dev/null; then \
+	  cd deploy/prometheus && promtool check config prometheus.yaml && promtool test rules rules_test.yaml; \
+	  else echo "deploy/prometheus: SKIPPED, for want of promtool (Debian: apt-get install prometheus)"; fi
+
+dashboards: setup ## Write deploy/grafana/dashboards
+	@$(BIN)/python -m deploy.dashboards
+
+metrics-table: setup ## Write docs/metrics.md
+	@$(BIN)/python -m streams.metrics > docs/metrics.md
 
 settings-table: setup ## Write the settings into README.md
 	@$(BIN)/governor config --markdown > .venv/settings.md
