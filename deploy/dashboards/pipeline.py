@@ -20,6 +20,7 @@ def pipeline() -> Dashboard:
     board = board.with_panel(_batches()).with_panel(_pending()).with_panel(_writes())
     board = board.with_row(Row("Recovery"))
     board = board.with_panel(_recovery()).with_panel(_recovered()).with_panel(_guards())
+    board = board.with_panel(_held()).with_panel(_reaches())
     board = board.with_row(Row("Memory"))
     board = board.with_panel(_memory()).with_panel(_rows()).with_panel(_overflow())
     board = board.with_row(Row("What is no event"))
@@ -142,6 +143,34 @@ def _recovered() -> Panel:
                 "read a second": f"sum(rate(governor_changelog_read_records_total{{{J}}}{R}))",
             },
             runbook="recovery-stuck",
+        )
+    )
+
+
+def _held() -> Panel:
+    return graph(
+        Look(
+            title="People in memory",
+            description="Ids with a row, in live partitions and in copies of other workers'. "
+            "Without copies a partition that loses its owner first has its rows read anew.",
+            queries={
+                "live": f"sum(governor_users{{{J}}})",
+                "copies": f"sum(governor_standby_users{{{J}}})",
+            },
+            width=16,
+        )
+    )
+
+
+def _reaches() -> Panel:
+    return figure(
+        Look(
+            title="Workers that reach Kafka",
+            description="None: Kafka is away, decisions wait, and nothing is lost.",
+            queries={"workers": f"sum(governor_broker_reachable{{{J}}})"},
+            warn=1,
+            low_is_bad=True,
+            runbook="not-progressing",
         )
     )
 

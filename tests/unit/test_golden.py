@@ -643,7 +643,7 @@ def test_the_published_record_is_the_decision_and_its_annotations() -> None:
     assert decision is not None
     assert {"id": record.pop("id"), "throttles": record.pop("throttles")} == decision
     assert record == {"policy": "test", "curves": None, "decided_at": T0 + 5}
-    assert taken.by_rule.tolist() == [1, 2, 1]
+    assert taken.by_rule.tolist() == [1, 2, 1, 0, 0, 0], "rules, then what people say"
 
 
 def test_a_decision_that_ends_is_withdrawn_by_a_tombstone() -> None:
