@@ -186,15 +186,24 @@ class Governor(faust.App):
         return [*mine, *super().on_init_dependencies(), self.live_policy, self.purge]
 
     async def on_first_start(self) -> None:
-        """Wait for Kafka, see to the topics, compile: all before joining the group."""
-        await topics.until_reachable(self.settings)
-        partitions = await topics.ensure(self.settings)
-        self.conf.topic_partitions = partitions
-        await self._survey(partitions)
-        await self.live_policy.begin()
+        """Wait for Kafka, see to the topics, compile meanwhile: all before joining the group."""
+        warming = asyncio.ensure_future(asyncio.to_thread(self._warm_up))
+        try:
+            await topics.until_reachable(self.settings)
+            partitions = await topics.ensure(self.settings)
+            self.conf.topic_partitions = partitions
+            await self._survey(partitions)
+            await self.live_policy.begin()
+            log.info("compiled in %.1f s; %d partitions", await warming, partitions)
+        except BaseException:
+            warming.cancel()  # it ends with the process
+            raise
+
+    def _warm_up(self) -> float:
+        """Compile, or load what was compiled before; the seconds that it took."""
         started = time.perf_counter()
-        await asyncio.to_thread(warm_up, self.empty_ledger(), self.empty_gate())
-        log.info("compiled in %.1f s; %d partitions", time.perf_counter() - started, partitions)
+        warm_up(self.empty_ledger(), self.empty_gate())
+        return time.perf_counter() - started
 
     async def _survey(self, partitions: int) -> None:
         """Refuse a ground that would make answers wrong; note what it looks like now."""

@@ -249,6 +249,11 @@ class Tables(TableManager):
 
     _recovery: Recovery | None = None
 
+    async def on_start(self) -> None:
+        """Start. Faust waits a second first, for tables that agents make: here there is one."""
+        await self._update_channels()
+        await self.recovery.start()
+
     @property
     def recovery(self) -> Recovery:
         """Made when it is first asked for."""

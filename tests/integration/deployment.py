@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,6 +169,13 @@ class Deployment:
         if wait:
             worker.wait_until_ready()
         return worker
+
+    def two_workers(self) -> tuple[Worker, Worker]:
+        """Two, once each has its half of the partitions."""
+        one, two = self.worker(wait=False), self.worker(wait=False)
+        half = self.partitions // 2
+        wait_for(lambda: one.partitions == two.partitions == half, "two halves", READY_SECONDS)
+        return one, two
 
     def end(self) -> None:
         """Kill what still runs; what a worker wrote shows with a test that failed."""
@@ -496,6 +504,11 @@ class Worker:
         """Wait until it serves its metrics, which is before it has joined the group."""
         self.wait_for_log("/metrics")
         self.metrics()
+
+    @property
+    def partitions(self) -> int:
+        """How many it was ready with when it last said so; 0 before."""
+        return int(([0] + re.findall(r"ready: (\d+) partitions", self.log()))[-1])
 
     @property
     def address(self) -> str:

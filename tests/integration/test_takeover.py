@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import signal
 
 import pytest
 
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Deployment, Worker, wait_for
+from tests.integration.deployment import wait_for
 from tests.integration.scenario import scenario
 from tests.integration.test_planted import stopped
 from tests.integration.test_worker import held
@@ -16,29 +15,17 @@ from tests.integration.test_worker import held
 EVENTS = scenario(80, users=100, events=2500)
 
 
-def partitions(worker: Worker) -> int:
-    """How many the worker was ready with when it last said so."""
-    return int(([0] + re.findall(r"ready: (\d+) partitions", worker.log()))[-1])
-
-
-def shared(deployment: Deployment) -> tuple[Worker, Worker]:
-    """Two workers with half of the partitions each."""
-    one, two = deployment.worker(), deployment.worker()
-    wait_for(lambda: partitions(one) == partitions(two) == 2, "two halves")
-    return one, two
-
-
 def test_a_standby_takes_over_what_it_holds_without_reading_it_again(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.create_event_topics()
-    one, two = shared(deployment)
+    one, two = deployment.two_workers()
     deployment.send(EVENTS[:1500])
     deployment.wait_until_committed()
     total = held(deployment, EVENTS[:1500])
     wait_for(lambda: two.metrics()("governor_exposures_held") == total, "rows of both halves")
     before = two.metrics()("governor_changelog_read_records_total")
     one.kill()
-    wait_for(lambda: partitions(two) == 4, "takeover")
+    wait_for(lambda: two.partitions == 4, "takeover")
     # A fence for each partition.
     assert two.metrics()("governor_changelog_read_records_total") <= before + 4
     assert two.metrics()("governor_exposures_held") == total
@@ -57,7 +44,7 @@ def test_partitions_that_leave_take_their_rows_with_them(deploy: Deploy) -> None
     deployment.wait_until_committed()
     alone = one.metrics()
     two = deployment.worker()
-    wait_for(lambda: partitions(one) == partitions(two) == 2, "two halves")
+    wait_for(lambda: one.partitions == two.partitions == 2, "two halves")
     wait_for(lambda: one.metrics()("governor_partitions") == 2, "ledgers gone")
     for name in ("governor_users", "governor_exposures_held"):
         assert one.metrics()(name) + two.metrics()(name) == alone(name)
@@ -88,7 +75,7 @@ def test_a_sleeper_that_wakes_in_mid_flush_overwrites_nothing(
     deployment.send(EVENTS[:1000])
     wait_for(lambda: stopped(sleeper.process.pid), "sleep in the middle of a flush")
     heir = deployment.worker()
-    wait_for(lambda: partitions(heir) == 4, "takeover")
+    wait_for(lambda: heir.partitions == 4, "takeover")
     deployment.send(EVENTS[1000:])
     deployment.wait_until_committed()
     sleeper.process.send_signal(signal.SIGCONT)
@@ -97,6 +84,6 @@ def test_a_sleeper_that_wakes_in_mid_flush_overwrites_nothing(
     deployment.assert_decides(EVENTS)
     assert heir.stop() == 0
     again = deployment.worker()
-    wait_for(lambda: partitions(again) == 4, "recovery")
+    wait_for(lambda: again.partitions == 4, "recovery")
     assert again.metrics()("governor_exposures_held") == held(deployment, EVENTS)
     assert again.stop() == 0
