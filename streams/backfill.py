@@ -29,6 +29,7 @@ from governor.records import Records
 from governor.ticks import SECOND, from_seconds
 from streams import topics
 from streams.history import Batch, batches, filed
+from streams.patience import connected, read_to
 from streams.plain_producer import PlainProducer
 from streams.settings import Settings
 from streams.topics import connection
@@ -89,7 +90,7 @@ async def from_topic(settings: Settings, span: Span) -> AsyncIterator[Batch]:
     consumer = AIOKafkaConsumer(
         **connection(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
-    async with consumer:
+    async with connected(consumer):
         metadata = await consumer._client.fetch_all_metadata()  # noqa: SLF001
         parts = [
             TopicPartition(span.topic, n)
@@ -109,15 +110,12 @@ async def from_topic(settings: Settings, span: Span) -> AsyncIterator[Batch]:
                     ends[part] = at.offset if at else ends[part]
                 else:
                     consumer.seek(part, at.offset if at else ends[part])
-        left = set(parts)
-        while left := {part for part in left if await consumer.position(part) < ends[part]}:
-            fetched = await consumer.getmany(*left, timeout_ms=500, max_records=5_000)
+        async for part, records in read_to(consumer, ends, most=5_000):
             sorted_out: dict[str, list[tuple[bytes, bytes, int]]] = {}
-            for part, records in fetched.items():
-                for one in records:
-                    if one.offset < ends[part] and one.value is not None:
-                        kind, key = filed(one.value)
-                        sorted_out.setdefault(kind, []).append((key, one.value, one.timestamp))
+            for one in records:
+                if one.offset < ends[part] and one.value is not None:
+                    kind, key = filed(one.value)
+                    sorted_out.setdefault(kind, []).append((key, one.value, one.timestamp))
             for kind, some in sorted_out.items():
                 yield kind, Records.of(some)
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.structs import TopicPartition
 
 from governor.events import row_key
+from streams.patience import read_all, stop
 from streams.quiet import Quiet, quiet_until
 
 __all__ = ["Answer", "Client", "Reader"]
@@ -255,13 +256,10 @@ class Client(Reader):
                 for partition in await self._partitions(self._prefix + name)
                 if wanted is None or partition in wanted
             ]
-            self._consumer.assign(parts)
-            await self._consumer.seek_to_beginning(*parts)
-            ends = await self._consumer.end_offsets(parts)
-            while [part for part in parts if await self._consumer.position(part) < ends[part]]:
-                await self._read()
+            async for part, records in read_all(self._consumer, parts):
+                self._take(part, records)
         except BaseException:
-            await self._consumer.stop()
+            await stop(self._consumer)
             raise
         self._following = asyncio.create_task(self._follow())
         return self
@@ -271,7 +269,7 @@ class Client(Reader):
             self._following.cancel()
             with suppress(asyncio.CancelledError):
                 await self._following
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     def allowed(
         self, ids: Mapping[str, str], labels: Labels, at: float, zone: str | None = None
@@ -292,11 +290,10 @@ class Client(Reader):
 
     async def _follow(self) -> None:
         while True:
-            await self._read()
+            for part, records in (await self._consumer.getmany(timeout_ms=1000)).items():
+                self._take(part, records)
 
-    async def _read(self) -> None:
-        fetched = await self._consumer.getmany(timeout_ms=1000)
-        for part, records in fetched.items():
-            take = self.policy if part.topic == f"{self._prefix}policy" else self.decision
-            for record in records:
-                take(record.key, record.value)
+    def _take(self, part: TopicPartition, records: Iterable[ConsumerRecord]) -> None:
+        take = self.policy if part.topic == f"{self._prefix}policy" else self.decision
+        for record in records:
+            take(record.key, record.value)

@@ -21,6 +21,7 @@ from mode import Service
 from governor.events import Limits
 from governor.labels import Labels
 from governor.records import Records
+from streams.patience import connected, read_to
 from streams.pipeline import DECODERS, Ingested
 from streams.settings import Settings
 from streams.tolerance import Tolerance
@@ -113,12 +114,15 @@ class Holdback(Service):
             for kind in list(self._paused):
                 try:
                     await self._probe(kind)
-                except KafkaError as error:
-                    log.warning("cannot look at the newest %s: %s", kind, error)
+                except (KafkaError, TimeoutError) as error:
+                    log.warning("cannot look at the newest %s: %r: trying again", kind, error)
 
     async def _probe(self, kind: str) -> None:
         """Let a topic go when what came since it is held are events."""
-        async with asyncio.timeout(60), AIOKafkaConsumer(**connection(self._settings)) as consumer:
+        async with (
+            asyncio.timeout(60),
+            connected(AIOKafkaConsumer(**connection(self._settings))) as consumer,
+        ):
             since = self._since[kind]
             ends = await consumer.end_offsets(list(since))
             starts = {tp: max(since[tp], end - PROBED) for tp, end in ends.items()}
@@ -160,7 +164,6 @@ async def _read(
     for tp in wanted:
         consumer.seek(tp, starts[tp])
     found = []
-    while [tp for tp in wanted if await consumer.position(tp) < ends[tp]]:
-        fetched = await consumer.getmany(timeout_ms=500)
-        found += [(one.key, one.value, one.timestamp) for each in fetched.values() for one in each]
+    async for _, records in read_to(consumer, {tp: ends[tp] for tp in wanted}):
+        found += [(one.key, one.value, one.timestamp) for one in records]
     return Records.of(found)

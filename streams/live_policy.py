@@ -21,6 +21,7 @@ from mode import Service
 from governor.ledger import Ledger
 from governor.policy import Policy, PolicyError
 from streams import policy_topic
+from streams.patience import connected
 from streams.policy_topic import Held
 from streams.settings import Settings
 
@@ -105,7 +106,7 @@ class LivePolicy(Service):
         part = TopicPartition(self._settings.topic(policy_topic.TOPIC), 0)
         while not self.should_stop:
             try:
-                async with policy_topic.consumer(self._settings) as reading:
+                async with connected(policy_topic.consumer(self._settings)) as reading:
                     reading.assign([part])
                     reading.seek(part, self._next)
                     while not self.should_stop:

@@ -20,6 +20,7 @@ from governor.ledger import Ledger
 from governor.policy import Policy
 from governor.records import Records
 from streams.history import batches
+from streams.patience import connected, read_all
 from streams.pipeline import DECODERS
 from streams.settings import Settings, ticks
 from streams.topics import connection
@@ -63,15 +64,11 @@ async def live(settings: Settings, sample: int) -> Rows:
     consumer = AIOKafkaConsumer(
         **connection(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
-    async with consumer:
+    async with connected(consumer):
         for partition in sorted(await _partitions(consumer, topic)):
             part = TopicPartition(topic, partition)
-            consumer.assign([part])
-            await consumer.seek_to_beginning(part)
-            end = (await consumer.end_offsets([part]))[part]
-            while await consumer.position(part) < end:
-                fetched = await consumer.getmany(part, timeout_ms=500, max_records=BATCH)
-                newest.update((one.key, one.value) for one in fetched.get(part, ()))
+            async for _, records in read_all(consumer, [part], most=BATCH):
+                newest.update((one.key, one.value) for one in records)
             if sum(key[:1] == b"u" for key in newest) >= sample:
                 break
     chosen = _sampled(newest, sample)

@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from governor.policy import Policy, load
+from streams.patience import connected, read_all
 from streams.settings import Settings, ticks
 from streams.topics import connection
 
@@ -120,17 +121,14 @@ async def fetch(settings: Settings) -> tuple[Held, int]:
     """All that the topic holds by now, nothing where there is none, and the offset behind it."""
     held = Held()
     part = TopicPartition(settings.topic(TOPIC), 0)
-    async with consumer(settings) as reading:
+    async with connected(consumer(settings)) as reading:
         known = await reading._client.fetch_all_metadata()  # noqa: SLF001
         if not known.partitions_for_topic(part.topic):
             return held, 0
-        reading.assign([part])
-        await reading.seek_to_beginning(part)
-        end = (await reading.end_offsets([part]))[part]
-        while await reading.position(part) < end:
-            for record in (await reading.getmany(part, timeout_ms=500)).get(part, ()):
+        async for _, records in read_all(reading, [part]):
+            for record in records:
                 held.take(record.key, record.value)
-    return held, end
+        return held, await reading.position(part)
 
 
 def consumer(settings: Settings) -> AIOKafkaConsumer:

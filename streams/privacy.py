@@ -27,6 +27,7 @@ from governor.ledger import Ledger
 from governor.partitioning import partition_of
 from governor.policy import Policy
 from governor.records import Records
+from streams.patience import read_all, stop
 from streams.plain_producer import PlainProducer
 from streams.repartition import MERGE, TOPIC
 from streams.settings import Settings, ticks
@@ -215,7 +216,7 @@ class _Reading:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await stop(self._consumer)
 
     async def count(self, topic: str) -> int:
         """Partitions of a topic."""
@@ -229,12 +230,7 @@ class _Reading:
     async def all(self, topic: str, partition: int | None = None) -> AsyncIterator[Read]:
         """Every record of a topic, or of one partition."""
         wanted = range(await self.count(topic)) if partition is None else [partition]
-        for n in wanted:
-            part = TopicPartition(topic, n)
-            self._consumer.assign([part])
-            await self._consumer.seek_to_beginning(part)
-            end = (await self._consumer.end_offsets([part]))[part]
-            while await self._consumer.position(part) < end:
-                fetched = await self._consumer.getmany(part, timeout_ms=500, max_records=BATCH)
-                for one in fetched.get(part, ()):
-                    yield n, one.key, one.value
+        parts = [TopicPartition(topic, n) for n in wanted]
+        async for part, records in read_all(self._consumer, parts, most=BATCH):
+            for one in records:
+                yield part.partition, one.key, one.value

@@ -20,20 +20,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import Fetcher
 
 from governor.records import Records
+from streams.patience import PATIENCE_SECONDS, ReaderError, stop
 from streams.settings import Settings
 from streams.topics import CONFIGURATION, connection
 from streams.transport import BatchFetcher
 
-__all__ = ["Reader", "ReaderError", "committed"]
+__all__ = ["Reader", "committed"]
 
 FETCH_BYTES = 8 * 1024 * 1024
 FETCH_MAX_WAIT_MS = 20
 """An idle fetch holds up every other question to the same broker."""
-PATIENCE_SECONDS = 60.0
-
-
-class ReaderError(Exception):
-    """Kafka does not give what it says it has; says what to do."""
 
 
 class _EagerFetcher(BatchFetcher):
@@ -81,7 +77,7 @@ class Reader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._reading().stop()
+        await stop(self._reading())
 
     async def begin(self, topic: str, partition: int) -> int:
         """The oldest offset that the log still has."""
@@ -120,10 +116,8 @@ class Reader:
                 records = fetched.records
                 yield records.select(slice(None, int(np.searchsorted(records.offset, end))))
             if loop.time() - moved > PATIENCE_SECONDS:
-                raise ReaderError(
-                    f"nothing came of {topic}[{partition}] from offset {position} on for "
-                    f"{PATIENCE_SECONDS:.0f} s, though it ends at {end}: is every broker up?"
-                )
+                where = f"{topic}[{partition}] from offset {position} on, though it ends at {end},"
+                raise ReaderError(where, PATIENCE_SECONDS)
         consumer.pause(part)
 
     def _reading(self) -> AIOKafkaConsumer:

@@ -18,6 +18,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
+from streams.patience import connected, read_all
 from streams.settings import Settings
 from streams.topics import connection
 
@@ -114,20 +115,16 @@ async def _all(settings: Settings) -> AsyncIterator[tuple[int, bytes | None, Dea
     consumer = AIOKafkaConsumer(
         **connection(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
-    async with consumer:
+    async with connected(consumer):
         await consumer._client.force_metadata_update()  # noqa: SLF001 - it has none of its own
         tps = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(tps)
-        await consumer.seek_to_beginning()
-        ends = await consumer.end_offsets(tps)
-        while [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                for record in records:
-                    one = None
-                    if record.value is not None:
-                        letter = json.loads(record.value)
-                        one = DeadLetter(record.partition, record.offset, record.key, letter)
-                    yield record.partition, record.key, one
+        async for _, records in read_all(consumer, tps):
+            for record in records:
+                one = None
+                if record.value is not None:
+                    letter = json.loads(record.value)
+                    one = DeadLetter(record.partition, record.offset, record.key, letter)
+                yield record.partition, record.key, one
 
 
 async def requeue(settings: Settings, letters: Iterable[DeadLetter], now: float) -> int:

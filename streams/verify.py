@@ -35,8 +35,9 @@ from governor.records import Records
 from governor.rowcodec import RowError
 from streams import policy_topic, topics
 from streams import verify_report as report
+from streams.patience import ReaderError
 from streams.pipeline import DECODERS
-from streams.reader import Reader, ReaderError, committed
+from streams.reader import Reader, committed
 from streams.settings import Settings, read_policy, ticks
 from streams.topics import EVENT_TOPICS, TopicError
 from streams.verdict import Event, Found, Judge, Place, Skipped, Verdict
