@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from streams.logs import said
+
 __all__ = ["Fleet", "StuckError", "Worker"]
 
 PATIENCE = 150.0
@@ -53,13 +55,13 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether it has had its rows once."""
-        return "ready: " in self.log
+        return bool(said(self.log, "ready"))
 
     def metric(self, name: str) -> float:
         """The value of one series without labels, or with them as Prometheus writes it."""
-        found = re.search(r"metrics at (\S+)", self.log)
-        assert found is not None, self.log
-        text = urllib.request.urlopen(found[1], timeout=10).read().decode()
+        serving = said(self.log, "serving")
+        assert serving, self.log
+        text = urllib.request.urlopen(serving[-1]["metrics"], timeout=10).read().decode()
         value = re.search(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
         assert value is not None, name
         return float(value[1])

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.throughput import pinned
+from streams.logs import said
 from streams.settings import load_settings
 from streams.topics import ensure
 
@@ -93,12 +94,10 @@ class Worker:
                 env={**os.environ, **self.environment},
                 stderr=output,
             )
-        awaited = "ready: " if wait else "metrics at "
-        self.until(lambda: awaited in self._log.read_text(), "the worker is not there")
+        awaited = "ready" if wait else "serving"
+        self.until(lambda: bool(said(self._log.read_text(), awaited)), "the worker is not there")
         seconds = time.perf_counter() - began
-        found = re.search(r"metrics at (\S+)", self._log.read_text())
-        assert found is not None
-        self._metrics_url = found[1]
+        self._metrics_url = said(self._log.read_text(), "serving")[-1]["metrics"]
         return seconds
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ from aiokafka import AIOKafkaConsumer
 
 from benchmarks.load import Load, preload
 from streams.broker import Cluster
+from streams.logs import said
 from streams.settings import load_settings
 from streams.topics import ensure
 
@@ -99,9 +100,9 @@ def measure_worker(bootstrap: str, load: Load, policy: str, number: int) -> floa
 def _acknowledged(worker: subprocess.Popen[bytes], log: Path) -> int:
     if worker.poll() is not None:
         raise SystemExit(f"the worker ended with status {worker.returncode}:\n{log.read_text()}")
-    if (found := re.search(r"metrics at (\S+)", log.read_text())) is None:
+    if not (serving := said(log.read_text(), "serving")):
         return 0
-    text = urllib.request.urlopen(found[1]).read().decode()
+    text = urllib.request.urlopen(serving[-1]["metrics"]).read().decode()
     pattern = r'^governor_events_total\{outcome="applied",topic="impressions"\} (\S+)'
     applied = re.search(pattern, text, re.MULTILINE)
     pending = re.search(r"^governor_pending_events (\S+)", text, re.MULTILINE)

@@ -29,7 +29,7 @@ from governor.policy import Policy
 from governor.rows import CAPACITIES
 from governor.ticks import SECOND
 from governor.told import Told
-from streams import failpoints, guards, repartition, topics
+from streams import failpoints, guards, logs, repartition, topics
 from streams.bookmarks import Bookkeeper
 from streams.canary import ingest_warily
 from streams.deadletters import letters
@@ -194,7 +194,8 @@ class Governor(faust.App):
             self.conf.topic_partitions = partitions
             await self._survey(partitions)
             await self.live_policy.begin()
-            log.info("compiled in %.1f s; %d partitions", await warming, partitions)
+            seconds = round(await warming, 3)
+            log.info("compiled", extra={"seconds": seconds, "partitions": partitions})
         except BaseException:
             warming.cancel()  # it ends with the process
             raise
@@ -247,7 +248,7 @@ class Governor(faust.App):
     def tripped(self, guard: str, text: str) -> None:
         """Say and count that the ground is not what it was; the worker goes on."""
         self.metrics.guard(guard)
-        log.warning("%s", text)
+        log.warning("%s", text, extra={"guard": guard})
 
     async def crash(self, reason: BaseException) -> None:
         """Stop the worker; count the guard that the reason belongs to."""
@@ -472,6 +473,8 @@ def create(settings: Settings) -> Governor:
         topic_disable_leader=True,
         topic_partitions=settings.partitions,
         web_enabled=False,
+        # For Faust's own command; `governor worker` sees to it before.
+        logging_config=logs.configuration(settings),
         autodiscover=False,
     )
 

@@ -289,6 +289,45 @@ def demo(keep: bool, svg: Path | None) -> None:
     sys.exit(run(keep=keep, svg=svg))
 
 
+@main.command(epilog=_STATUSES)
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=200, show_default=True,
+              help="Occasions to show an ad, a second.")  # fmt: skip
+@click.option("--users", type=click.IntRange(1), default=20_000, show_default=True)
+@click.option("--campaigns", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), help="Stop after so long; without it, never.")
+@click.option("--defy", type=click.FloatRange(0, 1), default=0, show_default=True,
+              help="Share of refused occasions that are used all the same.")  # fmt: skip
+def traffic(rate: float, users: int, campaigns: int, seconds: float | None, defy: float) -> None:
+    """Play an ad server and its audience, to try a deployment with.
+
+    People come, some often and most seldom; the server asks the decisions before it shows an ad,
+    as `streams.client` lets a real one, and sends what was shown and clicked. Made-up events stay
+    in the topics: not for a deployment that governs anybody real.
+
+    \b
+    Example:
+      GOVERNOR_BROKER=kafka-1:9092 governor traffic --rate 500
+    """
+    settings = settings_of_environment()
+    import asyncio
+
+    from aiokafka.errors import KafkaError
+
+    from streams.traffic import Audience, send
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    audience = Audience(users, campaigns)
+    try:
+        totals = asyncio.run(send(settings, audience, rate, seconds, defy, say))
+    except (LookupError, KafkaError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return
+    click.echo(totals)
+
+
 def settings_of_environment() -> "Settings":
     """The environment's settings; ends the process with every mistake if there are any."""
     from streams.settings import SettingsError, load_settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams import broker
+from streams.logs import said
 
 __all__ = ["DemoError", "Figures", "Worker", "figures"]
 
@@ -91,8 +91,8 @@ class Worker:
     @property
     def address(self) -> str | None:
         """Where its metrics are, once it serves them."""
-        found = re.search(r"metrics at (http://\S+)", self.log.read_text())
-        return found and found[1]
+        serving = said(self.log.read_text(), "serving")
+        return serving[-1]["metrics"] if serving else None
 
 
 @dataclass(frozen=True)

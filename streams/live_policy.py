@@ -89,7 +89,7 @@ class LivePolicy(Service):
         self._refuse_unread()
         current = self._held.current
         if current is None:
-            log.info("the policy topic is empty: version %s seeds it", self.policy.version)
+            log.info("policy", extra={"version": self.policy.version, "seeds": True})
             await policy_topic.write(self._settings, policy_topic.written(self.policy, self._held))
             return
         if current.version != self.policy.version:
@@ -148,7 +148,7 @@ class LivePolicy(Service):
                 "; ".join(map(str, error.mistakes)),
             )
             return
-        log.info("policy version %s governs instead of %s", policy.version, self.policy.version)
+        log.info("policy", extra={"version": policy.version, "instead_of": self.policy.version})
         self.policy = policy
         await self._apply(policy)
         self._done.clear()

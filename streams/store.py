@@ -205,10 +205,12 @@ class Store(base.Store):
         """Say that the rows are there."""
         self._live = {tp.partition for tp in active_tps}
         log.info(
-            "ready: %d partitions with %d users, %d standbys",
-            len(active_tps),
-            sum(len(self.ledger(tp.partition)) for tp in active_tps),
-            len(standby_tps),
+            "ready",
+            extra={
+                "partitions": sorted(self._live),
+                "users": sum(len(self.ledger(partition)) for partition in self._live),
+                "standbys": sorted(tp.partition for tp in standby_tps),
+            },
         )
 
     def reset_state(self) -> None:

@@ -189,9 +189,8 @@ async def ensure(settings: Settings) -> int:
         if missing:
             await _create(admin, missing)
             log.info(
-                "created %s with %d partitions",
-                ", ".join(topic.name for topic in missing),
-                partitions,
+                "created topics",
+                extra={"topics": [one.name for one in missing], "partitions": partitions},
             )
             # Somebody else may have created some of them first, and otherwise.
             deadline = asyncio.get_running_loop().time() + 30

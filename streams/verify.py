@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from governor.partitioning import partitions_of
 from governor.policy import Policy, PolicyError
 from governor.records import Records
 from governor.rowcodec import RowError
-from streams import policy_topic, topics
+from streams import logs, policy_topic, topics
 from streams import verify_report as report
 from streams.patience import ReaderError
 from streams.pipeline import DECODERS
@@ -133,7 +132,7 @@ def run(
     as_json: bool,
 ) -> int:
     """The command: verify, print, and return the exit status."""
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    logs.configure(settings, "error")
     ticker, began = Ticker(), time.monotonic()
     try:
         verdict = asyncio.run(verify(settings, Span(begin, end), sample=sample, progress=ticker))

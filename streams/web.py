@@ -53,7 +53,7 @@ class Web(Service):
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
-        log.info("metrics at %s/metrics", self.address)
+        log.info("serving", extra={"metrics": f"{self.address}/metrics"})
 
     async def on_stop(self) -> None:
         """Stop listening."""

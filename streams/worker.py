@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from streams import logs
 from streams.app import Governor, create
 from streams.guards import remedy
 from streams.settings import Settings
@@ -17,41 +18,14 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS = 10.0
 STOP_SECONDS = 10.0
 """How long a stop may take. What is not acked by then is read again at the next start."""
 
 
 def run(settings: Settings) -> NoReturn:
     """Run a worker until SIGTERM or SIGINT, then end the process: 0, or 1 when it failed."""
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("faust", "mode", "aiokafka"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
-    for handler in logging.root.handlers:
-        handler.addFilter(_Sparse())
+    logs.configure(settings)
     asyncio.run(_main(create(settings)))
-
-
-class _Sparse(logging.Filter):
-    """Lets a client library say the same at most every ten seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is new, or not a client library's."""
-        if not record.name.startswith("aiokafka"):
-            return True
-        what = record.name, str(record.msg)
-        if record.created - self._said.get(what, 0.0) < QUIET_SECONDS:
-            return False
-        self._said[what] = record.created
-        return True
 
 
 async def _main(app: Governor) -> NoReturn:
@@ -69,7 +43,7 @@ async def _main(app: Governor) -> NoReturn:
         status = 1
         log.critical("stopping: %s", remedy(failed.result())[1])
     else:
-        log.info("stopping: flushing what is pending")
+        log.info("stopping", extra={"pending_events": app.outbox.events})
         failed.cancel()
     signalled.cancel()
     running.cancel()

@@ -32,6 +32,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from prometheus_client.parser import text_string_to_metric_families
 
+from streams.logs import said
 from tests import oracle
 from tests.oracle import SECOND, Decision, Oracle, Rule
 
@@ -484,6 +485,11 @@ class Worker:
         """What it has written so far."""
         return self.log_file.read_text(errors="replace")
 
+    def errors(self) -> list[str]:
+        """Lines in which our own code tells of an error."""
+        told = '"level": "error", "logger": "streams.', '"level": "critical", "logger": "streams.'
+        return [line for line in self.log().splitlines() if any(one in line for one in told)]
+
     def wait_for_log(self, text: str) -> None:
         """Wait until it has written this."""
 
@@ -502,24 +508,20 @@ class Worker:
 
     def wait_until_ready(self) -> None:
         """Wait until it serves its metrics, which is before it has joined the group."""
-        self.wait_for_log("/metrics")
+        self.wait_for_log('"serving"')
         self.metrics()
 
     @property
     def partitions(self) -> int:
         """How many it was ready with when it last said so; 0 before."""
-        return int(([0] + re.findall(r"ready: (\d+) partitions", self.log()))[-1])
+        ready = said(self.log(), "ready")
+        return len(ready[-1]["partitions"]) if ready else 0
 
     @property
     def address(self) -> str:
         """Where its metrics are."""
-        (address,) = {
-            word
-            for line in self.log().splitlines()
-            for word in line.split()
-            if word.startswith("http://") and word.endswith("/metrics")
-        }
-        return address
+        (serving,) = said(self.log(), "serving")
+        return str(serving["metrics"])
 
     def scrape(self) -> str:
         """Its metrics, as Prometheus gets them."""
