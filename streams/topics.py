@@ -30,6 +30,7 @@ __all__ = [
     "ensure",
     "ensure_policy",
     "partitions",
+    "replicated",
     "unfit",
     "until_reachable",
 ]
@@ -181,7 +182,7 @@ async def ensure(settings: Settings) -> int:
                 settings.topic(name),
                 partitions,
                 settings.replication,
-                topic_configs=_replicated(configuration, settings),
+                topic_configs=replicated(configuration, settings),
             )
             for name, configuration in CONFIGURATION.items()
             if settings.topic(name) not in {topic.name for topic in existing}
@@ -243,7 +244,7 @@ async def _ensure_policy(admin: AIOKafkaAdminClient, settings: Settings) -> None
     asked = False
     while not (described := await admin.describe_topics([name]))[0]["partitions"]:
         if not asked:
-            configuration = _replicated(POLICY_CONFIGURATION, settings)
+            configuration = replicated(POLICY_CONFIGURATION, settings)
             topic = NewTopic(name, 1, settings.replication, topic_configs=configuration)
             await _create(admin, [topic])
             asked = True
@@ -318,7 +319,8 @@ def unfit(settings: Settings, found: Mapping[str, Mapping[str, str]]) -> list[st
     return texts
 
 
-def _replicated(configuration: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def replicated(configuration: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """A topic's configuration with as many replicas as the settings ask for."""
     if settings.replication < 3:
         return dict(configuration)
     return {**configuration, "min.insync.replicas": str(settings.replication - 1)}
