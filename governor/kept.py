@@ -294,7 +294,7 @@ def _compact(
             for word in range(WORDS):
                 entry[last, word] = entry[i, word]
             last += 1
-    if cut > oldest:
+    if cut > max(oldest, -1):  # near the epoch the horizon reaches behind all time
         entry[last, 0], entry[last, 1], entry[last, 2] = time_word(cut, _CUT_WHAT), _NONE, _NONE
         last += 1
     return last
