@@ -16,7 +16,7 @@ Each of these depends on the set of events and not on their order, so the row do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,11 @@ from governor import decisions, explaining, rowcodec, rows, union
 from governor.applying import apply_events, enter
 from governor.compiled import compiled
 from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
-from governor.events import Columns
+from governor.evaluation import supply
+from governor.events import MAX_ID_BYTES, Columns
 from governor.excluding import excluded
 from governor.hashing import hash_bytes
+from governor.holding import DONE, FULL, NARROW, UNHEARD, Governing, Spoken
 from governor.image import Image, image_of, put_back
 from governor.kept import HARD_LIMIT
 from governor.labels import Labels
@@ -201,6 +203,41 @@ class Ledger:
             self._make_room(int(columns.user_size[done]))
         self._compact()
         return Applied(outcome)
+
+    def lead(self, step: Callable[[Governing], int], spoken: Spoken) -> None:
+        """Have compiled code ask and enter one event after the other, and supply what it misses.
+
+        Args:
+            step: goes on where it stopped; it returns 0 at the end, FULL where rows must grow, or
+                what `holding.held_back` misses.
+            spoken: what is known of controls' labels, kept between calls.
+        """
+        narrow = 0
+        while True:
+            scratch = self._scratch.sized(slots=self.scopes.slots, found=narrow)
+            code = step(
+                Governing(
+                    self._rows,
+                    self.labels.ad_hash,
+                    self.rules.arrays,
+                    self.scopes.ads,
+                    scratch,
+                    spoken.heard,
+                    self.horizon,
+                    self.row_limit,
+                )
+            )
+            if code == DONE:
+                break
+            if code == FULL:
+                self._make_room(2 * MAX_ID_BYTES)
+            elif code == NARROW:
+                narrow = 2 * len(scratch.found)
+            elif code == UNHEARD:
+                spoken.hear(int(scratch.want[0]), int(scratch.want[1]), self.labels, self.scopes)
+            else:
+                supply(self.labels, self.scopes, scratch)
+        self._compact()
 
     def excluded(self, columns: Columns) -> NDArray[np.bool_]:
         """Which events the policy does not take in: of test ids, and invalid ones."""

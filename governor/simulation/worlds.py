@@ -19,7 +19,10 @@ from governor.fatigue.exposures import DAY, NEVER, Exposures, from_columns
 from governor.simulation.people import Habits, Tiring, answer, draw, faded, fatigue
 from governor.ticks import SECOND
 
-__all__ = ["SCENARIOS", "Simulated", "World", "drawn", "generate"]
+__all__ = [
+    "PAUSE", "SCENARIOS", "Course", "Simulated", "World", "chance_of", "course_of", "drawn",
+    "generate", "switched_at",
+]  # fmt: skip
 
 _TIRED = Tiring(0.65, 3.82)
 """Leaves .43 of a ninth exposure."""
@@ -28,7 +31,7 @@ _FRESH = Tiring(0.0, 1.0)
 
 STOPS: Final = {"never": 0, "ignored": 1, "half": 2, "first": 3}
 
-_PAUSE: Final = 120.0 * SECOND
+PAUSE: Final = 120.0 * SECOND
 """Ticks between exposures within a session, mean."""
 
 
@@ -78,7 +81,7 @@ class World:
     second: float = 1.0
 
 
-class _Course(NamedTuple):
+class Course(NamedTuple):
     """A world as numbers, for compiled code; times in ticks."""
 
     base: float
@@ -176,7 +179,7 @@ def generate(world: World, seed: int) -> Simulated:
     stream = np.random.default_rng([seed, 1, sum(map(ord, world.name))])
     count = _live(
         stream, people.activity, people.relative, people.propensity[:, 0], people.bot,
-        entry.astype(np.int64), begin, end, _course(world), world.tiring, *columns,
+        entry.astype(np.int64), begin, end, course_of(world), world.tiring, *columns,
     )  # fmt: skip
     if count < 0:
         raise AssertionError(f"{world.name}: more exposures than {size}")
@@ -184,7 +187,7 @@ def generate(world: World, seed: int) -> Simulated:
     late = engaged_at > end
     creative = np.where(campaign < 0, NEVER, 0)
     if world.switch:
-        creative = np.where((campaign >= 0) & (ts >= _switched(world)), 1, creative)
+        creative = np.where((campaign >= 0) & (ts >= switched_at(world)), 1, creative)
     exposures = from_columns(
         person + 1, ts, campaign=campaign, campaigns=("C",), creative=creative,
         creatives=("A", "B") if world.switch else ("A",),
@@ -197,7 +200,8 @@ def generate(world: World, seed: int) -> Simulated:
     return Simulated(exposures, left, bots)
 
 
-def _switched(world: World) -> int:
+def switched_at(world: World) -> int:
+    """When the second creative takes over, ticks; where the world has one."""
     return round((world.before + world.switch * world.days) * DAY)
 
 
@@ -210,8 +214,9 @@ def _columns(size: int) -> tuple[NDArray[Any], ...]:
     )  # fmt: skip
 
 
-def _course(world: World) -> _Course:
-    return _Course(
+def course_of(world: World) -> Course:
+    """The world for compiled code."""
+    return Course(
         base=world.base,
         heavy=world.heavy,
         share=world.share,
@@ -221,7 +226,7 @@ def _course(world: World) -> _Course:
         dark=world.dark,
         delay=world.delay * SECOND,
         window=world.window * SECOND,
-        switched=_switched(world) if world.switch else 0,
+        switched=switched_at(world) if world.switch else 0,
         second=world.second,
         session=world.habits.session,
     )
@@ -237,7 +242,7 @@ def _live(
     entry: NDArray[np.int64],
     begin: int,
     end: int,
-    course: _Course,
+    course: Course,
     tiring: Tiring,
     person: NDArray[np.int64],
     ts: NDArray[np.int64],
@@ -268,7 +273,7 @@ def _live(
                 wear = faded(wear, gap, tiring)
                 campaign[n] = 0
                 left[n] = fatigue(wear, gap, tiring)
-                chance = _chance(now, begin, end, relative[i], propensity[i], left[n], course)
+                chance = chance_of(now, begin, end, relative[i], propensity[i], left[n], course)
                 if creative == 1:
                     chance *= course.second
                 if bot[i]:
@@ -287,21 +292,22 @@ def _live(
                 wear += 1.0
                 last = now
             n += 1
-            pause = apart if rng.random() < 1.0 / course.session else _PAUSE
+            pause = apart if rng.random() < 1.0 / course.session else PAUSE
             now += rng.exponential(pause)
     return n
 
 
 @compiled
-def _chance(
+def chance_of(
     now: float,
     begin: int,
     end: int,
     relative: float,
     propensity: float,
     left: float,
-    course: _Course,
+    course: Course,
 ) -> float:
+    """The chance of an answer to the first creative at a time; ``left`` is fatigue's doing."""
     week = 2.0 * math.pi * now / (7 * DAY)
     season = (1.0 + course.swing * math.sin(week)) * math.exp(
         course.trend * (now - begin) / (end - begin)
