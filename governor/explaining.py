@@ -17,6 +17,7 @@ from governor.entries import (
     ENGAGEMENT,
     EXPOSURE,
     GRANT,
+    LESS_OFTEN,
     OTHER,
     RETARGETING,
     SHADOW,
@@ -26,6 +27,7 @@ from governor.entries import (
     fact_of,
     kind_of,
     newest_of,
+    shadowed,
     ticks_of,
     type_of,
 )
@@ -33,7 +35,7 @@ from governor.events import CONTROL_TYPES, EXPOSURE_TYPES
 from governor.labels import Labels
 from governor.policy import Cap, Policy, Spacing
 from governor.rows import Rows, run_of
-from governor.rules import ENGAGEMENT_TYPES, STATES, ByRule, Rules
+from governor.rules import ENGAGEMENT_TYPES, STATES, ByRule, Rules, Scalar, needed_by
 from governor.scopes import Col, Scopes
 from governor.scratch import Found, Row, Scratch
 from governor.situation import FOREVER, HOLDOUT, period_of
@@ -84,7 +86,7 @@ def _by_rule(
         if selector < 0 or rule.id != rules.selectors[selector].id or not _asked(selector, spans):
             continue
         slots = _slots(entry, scopes, selector)
-        slots |= dict.fromkeys((slot for at, slot in in_force if at == number), 0)
+        slots = dict.fromkeys((slot for at, slot in in_force if at == number), 0) | slots
         for slot, kept in slots.items():
             one = in_force.get((number, slot))
             told = {
@@ -95,7 +97,7 @@ def _by_rule(
             }
             if isinstance(rule, Cap | Spacing):
                 told |= _counted(entry, rules, scopes, scratch, number, slot, one)
-            yield told | _history(rules, scratch, number, selector, kept, since)
+            yield told | _history(rules, scratch, number, kept, since)
 
 
 def _asked(selector: int, spans: NDArray[np.int64]) -> bool:
@@ -131,6 +133,9 @@ def _counted(
     limit, window = int(rule[ByRule.LIMIT]), int(rule[ByRule.WINDOW])
     if one is not None:
         limit, window = int(one[Found.FIRST]), int(one[Found.SECOND])
+    elif isinstance(rules.policy.rules[number], Cap):
+        requests = _requests(entry, rules, scopes, scratch, slot)
+        limit, window = _eased(limit, window, requests, int(rules.arrays.scalars[Scalar.HORIZON]))
     calendar = int(rule[ByRule.CALENDAR])
     told: dict[str, Any] = {"limit": limit}
     if calendar:
@@ -147,14 +152,35 @@ def _counted(
     return told
 
 
-def _history(
-    rules: Rules, scratch: Scratch, number: int, selector: int, kept: int, since: int
-) -> dict[str, Any]:
+def _requests(
+    entry: NDArray[np.uint64], rules: Rules, scopes: Scopes, scratch: Scratch, slot: int
+) -> int:
+    """Requests to see less of a label that hold now."""
+    label = scopes.ads.label_plain[scopes.ads.slot_label[slot]]
+    since = int(scratch.arrays.row[Row.NOW]) - int(rules.arrays.scalars[Scalar.LESS_OFTEN])
+    return sum(
+        kind_of(words[0]) == CONTROL
+        and type_of(words[0]) == LESS_OFTEN
+        and not shadowed(words[0])
+        and int(ticks_of(words[0])) > since
+        and scopes.ads.ad[ad_of(words[2]), Col.CONTROL] == label
+        for words in entry
+    )
+
+
+def _eased(limit: int, window: int, requests: int, horizon: int) -> tuple[int, int]:
+    """A cap that nobody is at, after so many requests: half each, then twice the window."""
+    while requests and limit > 1:
+        limit, requests = limit // 2, requests - 1
+    return limit, min(window << requests, max(window, horizon))
+
+
+def _history(rules: Rules, scratch: Scratch, number: int, kept: int, since: int) -> dict[str, Any]:
     """Since when the row has been cut, where that may matter to a rule."""
     rule = rules.policy.rules[number]
     window = rule.window if isinstance(rule, Cap | Spacing) else None
     oldest = -1 if window is None else int(scratch.arrays.row[Row.NOW]) - window
-    if since > oldest and kept < int(rules.arrays.need[selector]):
+    if since > oldest and kept < needed_by(rule, rules.policy):
         return {"history_since": to_seconds(since)}
     return {}
 

@@ -37,6 +37,7 @@ __all__ = [
     "Selector",
     "Span",
     "compile_rules",
+    "needed_by",
 ]
 
 CAP, SPACING, REACTION, IGNORED, FATIGUE = 0, 1, 2, 3, 4
@@ -214,11 +215,10 @@ def compile_rules(policy: Policy, *, horizon: int) -> Rules:
         key=lambda i: (place[_some(by_rule[i])], thresholds[i], i),
     )
     counts = np.bincount([place[_some(by_rule[i])] for i in order], minlength=len(selectors))
-    lightest = min([ad.weight for ad in policy.ads] + [100])
     need = np.zeros(len(selectors), np.int64)
     for i in order:
         at = place[_some(by_rule[i])]
-        need[at] = max(need[at], _need(policy.rules[i], lightest))
+        need[at] = max(need[at], needed_by(policy.rules[i], policy))
     type_start, type_text = _joined(one.encode() for one in types)
     names = [*(rule.name for rule in policy.rules), *CONTROL_REASONS]
     arrays = RuleArrays(
@@ -309,9 +309,10 @@ def _window(rule: Rule) -> int:
     return 0 if isinstance(rule, Fatigue) else rule.rest
 
 
-def _need(rule: Rule, lightest: int) -> int:
+def needed_by(rule: Rule, policy: Policy) -> int:
     """How many of the newest entries of a label value the rule's answer can depend on."""
     if isinstance(rule, Cap):
+        lightest = min([ad.weight for ad in policy.ads] + [100])
         return -(-100 * rule.limit // lightest)
     return rule.ignored * rule.levels if isinstance(rule, Ignored) else 1
 

@@ -135,9 +135,11 @@ async def _held(
     link = gate.redirects.get(name)
     origins = sorted(each.decode() for each in gate.origins(name))
     linked = ([link.to.decode()] if link else []) + origins
+    told = ledger.explain(key)
     return {
         "row": ledger.export(key),
         "decision": decision,
+        "rules": told["rules"] if told else [],
         "became": _named(link.to.decode()) if link else None,
         "was": [_named(each) for each in origins],
     }, linked

@@ -1,14 +1,17 @@
 """Ways to break the compiled loops, each of which some test must notice.
 
-``python -m tests.mutations`` replays the golden cases, bad input and a fixed set of random
-streams against whatever ``governor`` it finds on its path and fails at the first wrong answer.
+``python -m tests.mutations`` replays the cases worked out by hand, bad input and a fixed set of
+random streams against whatever ``governor`` it finds on its path and fails at the first wrong
+answer.
 ``tests/unit/test_mutations.py`` runs that over copies of the package with one mutation each, as
 plain Python (``NUMBA_DISABLE_JIT=1``), which spares compiling every one of them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 
 class Mutation(NamedTuple):
@@ -544,9 +547,12 @@ TOO_SLOW_IN_PYTHON = {"test_a_row_filled_with_every_kind_goes_on"}
 
 
 def replay(examples: int = 40) -> None:
-    """Golden cases, bad input, then streams against the oracle; raises at the first difference."""
+    """Cases by hand, bad input, then streams against the oracle; raises at the first difference."""
     from hypothesis import HealthCheck, Phase, given, reject, settings
 
+    from tests.fuzz.cases import case
+    from tests.fuzz.mixes import MIXES
+    from tests.fuzz.running import run
     from tests.invariants import (
         answers_as_oracle,
         order_does_not_matter,
@@ -555,7 +561,7 @@ def replay(examples: int = 40) -> None:
         topic_says_what_is_decided,
     )
     from tests.oracle import TooManyOrdersError
-    from tests.unit import test_bad_input, test_golden
+    from tests.unit import test_bad_input, test_golden, test_rules
     from tests.unit.test_exactness import Case, cases
 
     for name, test in vars(test_golden).items():
@@ -564,6 +570,13 @@ def replay(examples: int = 40) -> None:
     for value, reason in test_bad_input.BAD.values():
         if len(value or b"") < 2000:
             test_bad_input.test_the_neighbours_of_a_bad_message_count("impression", value, reason)
+
+    for name, test in vars(test_rules).items():
+        if name.startswith("test_"):
+            for values in _parametrized(test):
+                test(**values)
+    for seed in range(2 * len(MIXES)):
+        run(case(seed, MIXES[seed % len(MIXES)], users=4, most=16))
 
     @settings(
         max_examples=examples,
@@ -591,6 +604,20 @@ def replay(examples: int = 40) -> None:
         survives_restart(engine, case.users, case.events)
 
     stream()
+
+
+def _parametrized(test: Callable[..., None]) -> Iterator[dict[str, Any]]:
+    """The arguments of each run of a test that takes no fixture."""
+    marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+    axes = []
+    for mark in marks:
+        names, rows = mark.args
+        names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+        axes.append(
+            [dict(zip(names, row if len(names) > 1 else [row], strict=True)) for row in rows]
+        )
+    for chosen in itertools.product(*axes):
+        yield {name: value for one in chosen for name, value in one.items()}
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ def test_all_that_is_held_is_told_and_an_erasure_reaches_it(deploy: Deploy) -> N
     assert [len(row[kind]) for kind in ("exposures", "engagements", "controls")] == [6, 1, 1]
     assert by_id["Ursula 7"]["decision"]["throttles"][0]["reasons"] == ["user-daily"]
     assert len(by_id["d-7"]["row"]["exposures"]) == 3
+    (why,) = by_id["Ursula 7"]["rules"]
+    assert (why["rule"], why["state"], why["count"]) == ("user-daily", "throttled", 6)
     assert len(held["dead_letters"]) == 2
 
     said = governor(deployment, "erase", *PERSON)

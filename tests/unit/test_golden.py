@@ -793,26 +793,28 @@ def test_rows_read_back_answer_by_the_policy_of_the_day() -> None:
 
 
 def test_a_lower_row_limit_holds_for_rows_read_back() -> None:
-    engine = Engine([cap(2, HOUR)], row_limit=5)
-    engine.feed(*(shown(at) for at in range(5)))
-    engine.publish()
-    engine.row_limit = 2
-    restarted = engine.restarted()
-    assert restarted.ledger.entries == 2 + CUT
-    restarted.feed(shown(5))
-    assert restarted.ledger.entries == 2 + CUT
-    assert until(restarted) == 4 + 3600
+    for count in (3, 5):
+        engine = Engine([cap(2, HOUR)], row_limit=5)
+        engine.feed(*(shown(at) for at in range(count)))
+        engine.publish()
+        engine.row_limit = 2
+        restarted = engine.restarted()
+        assert restarted.ledger.entries == 2 + CUT
+        restarted.feed(shown(5))
+        assert restarted.ledger.entries == 2 + CUT
+        assert until(restarted) == count - 1 + 3600
 
 
 def test_a_shorter_horizon_holds_for_rows_read_back() -> None:
-    engine = Engine([cap(1, HOUR)], horizon=2 * HOUR)
-    engine.feed(shown(0, "a", campaign_id="C1"), shown(100, "a", campaign_id="C2"), clicked(3600))
-    engine.publish()
-    assert engine.decide() is None
-    engine.horizon = HOUR
-    restarted = engine.restarted()
-    assert restarted.ledger.entries == 2
-    assert list(throttles(restarted.decide())) == ["campaign:C2"]
+    for newest in (clicked(3600), shown(3600)):
+        engine = Engine([cap(1, HOUR)], horizon=2 * HOUR)
+        engine.feed(shown(0, "a", campaign_id="C1"), shown(100, "a", campaign_id="C2"), newest)
+        engine.publish()
+        assert "campaign:C2" not in throttles(engine.decide())
+        engine.horizon = HOUR
+        restarted = engine.restarted()
+        assert restarted.ledger.entries == 2
+        assert "campaign:C2" in throttles(restarted.decide())
 
 
 def test_rows_that_grow_side_by_side_and_are_moved_together_answer_the_same() -> None:
