@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards lock \
-  kafka-list rehearse bench bench-throughput bench-peers bench-compare chaos soak bench-recovery
+  kafka-list rehearse bench bench-throughput bench-peers bench-compare chaos soak bench-recovery bench-flush
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -110,6 +110,9 @@ bench-recovery: setup ## Seconds until a million users are back; the last line i
 
 chaos: setup ## Two hundred faults, then every answer compared: half an hour; the last line is JSON
 	@$(BIN)/python -m benchmarks.chaos
+
+bench-flush: setup ## What the flush interval costs and spares; the last line is JSON
+	@$(BIN)/python -m benchmarks.flushing
 
 soak: setup ## Half an hour of the same load: does anything grow? The last line is JSON
 	@$(BIN)/python -m benchmarks.soak

@@ -107,6 +107,13 @@ class Worker:
             self._process.wait()
             self._process = None
 
+    def kill(self, number: int) -> None:
+        """A signal that ends it, and wait until it has."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait()
+        self._process = None
+
     @property
     def pid(self) -> int:
         """Of the running worker."""
@@ -119,6 +126,13 @@ class Worker:
         found = re.search(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
         assert found is not None, name
         return float(found[1])
+
+    def quantile(self, histogram: str, share: float) -> float:
+        """The edge of the first bucket below which such a share of all is."""
+        text = urllib.request.urlopen(self._metrics_url).read().decode()
+        found = re.findall(rf'^{histogram}_bucket{{le="([^"]+)"}} (\S+)', text, re.MULTILINE)
+        buckets = [(float(edge), float(below)) for edge, below in found]
+        return next(edge for edge, below in buckets if below >= share * buckets[-1][1])
 
     def acknowledged(self) -> int:
         """Impressions of which all that they led to is acknowledged."""
