@@ -38,7 +38,7 @@ where its worlds without, or with, throttling stand.
 """
 
 UNIDENTIFIABLE: Final = ("all stop at the first click", "log begins with the campaign")
-"""Scenarios in which nobody can tell; there ``identified`` must be false, or the error within .12."""
+"""Scenarios in which nobody can tell: ``identified`` must be false, or the error within .12."""
 
 COVERAGE: Final = (0.90, 0.98)
 """The share of depths 2 to 9, over seeds, at which the 95% band must hold the truth."""
