@@ -1,28 +1,116 @@
 """Estimates curves from exposures: a stratified gamma-frailty counting process.
 
-Engagement at an exposure has the rate ``base[s] f(wear) theta``, theta ~ Gamma(a, a) a person's
-propensity for the label (Andersen and Gill 1982; Nielsen, Gill, Andersen and Sorensen 1992), s the
-stratum of the person's activity on other ads.
+An exposure is answered with the rate ``base(activity) season[b] f(wear) theta`` (Andersen and Gill
+1982; Nielsen, Gill, Andersen and Sorensen 1992): activity is what is known of it by then
+(`governor.fatigue.activity`), b the time at which it was made, and theta the person's propensity
+for the label. All are found together where the marginal likelihood, with weak priors, is largest
+(`governor.fatigue.likelihood`). Against the naive curve:
+
+- theta takes up that those who go on are not those who began;
+- activity takes up that heavy users, who reach higher depths, may answer more or less;
+- seasons take up that higher depths are reached later;
+- exposures that are too new to be settled count by the share of answers that come so early.
+
+What it cannot know is said by ``identified``: where nobody is shown the ad after they answered,
+propensity and fatigue look the same; where nothing else was shown to anybody, so do activity and
+fatigue.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governor.compiled import compiled
+from governor.fatigue.activity import activities
 from governor.fatigue.curves import ALL, KNOTS, STRATA, Curve, CurveSet, Depth, unknown
-from governor.fatigue.exposures import DAY, Exposures, past
+from governor.fatigue.exposures import DAY, Exposures, Past, past
+from governor.fatigue.likelihood import (
+    GRID,
+    Courses,
+    Estimate,
+    Prior,
+    maximize,
+    totals,
+)
+from governor.fatigue.response import stratum_of
 
-__all__ = ["FORGETTING", "MOST_DEPTH", "fit", "naive"]
+__all__ = ["FORGETTING", "MOST_DEPTH", "Fitted", "estimate", "fit", "naive"]
 
 FORGETTING: Final = 60 * DAY
 """Ticks in which an observation's weight halves."""
 
 MOST_DEPTH: Final = 12
 """Depths reported one by one; the last line holds all deeper ones."""
+
+RECOVERIES: Final = (0, 16 * DAY, 8 * DAY, 4 * DAY, 2 * DAY, DAY, DAY // 2, DAY // 4)
+"""Half-lives of wear that are tried; 0 is no recovery."""
+
+_TRIED: Final = (2, 4, 6)
+"""Which of them are tried first; then the neighbours of the best, if it is better than none."""
+
+_GLANCE: Final = 3
+"""Steps that a half-life is tried with."""
+
+_SEASONS: Final = 14
+_SEASON_LEAST: Final = DAY // 4
+_SPREAD: Final = (0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95, 0.99)
+"""Quantiles of activity at which the base is estimated; between them it is log-linear."""
+
+_SEASON: Final = len(_SPREAD)
+_KNOT: Final = _SEASON + _SEASONS
+_MASS: Final = _KNOT + len(KNOTS)
+_SIZE: Final = _MASS + len(GRID)
+"""Parameters: activity, seasons, wear, masses of propensity."""
+
+_DEEPEST: Final = 48
+"""Exposures of a course that are looked at; later ones tell nothing more."""
+
+_FIXED: Final = 1e8
+"""Precision of a parameter that is not free."""
+
+_STRATIFIED: Final = 0.8
+"""Share of courses whose activity must be known for strata to hold."""
+
+_REPEATS: Final = 20.0
+"""Expected engagements after a first one, below which propensity cannot be told from fatigue."""
+
+_LEAST: Final = 60.0
+"""Engagements below which a label's own data identify nothing."""
+
+_ALWAYS: Final = 0.35
+_FEW: Final = 0.03
+_GAIN: Final = 3.0
+"""Log-likelihood that a recovery must gain over none."""
+
+
+class Fitted(NamedTuple):
+    """One label's estimate before pooling."""
+
+    curve: Curve
+    covariance: NDArray[np.float64]
+    by_recovery: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Label:
+    """The columns of one label's measurable exposures, sorted by (course, ts)."""
+
+    exposures: NDArray[np.int64]
+    person: NDArray[np.uint64]
+    courses: Courses
+    wear_times: NDArray[np.int64]
+    place: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    depth: NDArray[np.int32]
+    edges: NDArray[np.float64]
+    strata: NDArray[np.int64]
+    stratified: bool
+    shown: int
 
 
 def naive(exposures: Exposures, dimension: str = "campaign", label: int = 0) -> NDArray[np.float64]:
@@ -33,16 +121,30 @@ def naive(exposures: Exposures, dimension: str = "campaign", label: int = 0) -> 
     engagement.
     """
     codes, _ = exposures.labels(dimension)
-    depth = np.minimum(past(exposures, dimension).depth, MOST_DEPTH)
+    depth = past(exposures, dimension).depth
     counted = exposures.measurable & (codes == label) & (exposures.settled | exposures.engaged)
-    shown = np.bincount(depth[counted], minlength=MOST_DEPTH + 1)[1:]
-    answered = np.bincount(depth[counted & exposures.engaged], minlength=MOST_DEPTH + 1)[1:]
+    return _naive(depth[counted], exposures.engaged[counted])[0]
+
+
+def _naive(
+    depth: NDArray[np.int32], engaged: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    line = np.minimum(depth, MOST_DEPTH)
+    shown = np.bincount(line, minlength=MOST_DEPTH + 1)[1:]
+    answered = np.bincount(line[engaged], minlength=MOST_DEPTH + 1)[1:]
     rate = np.full(MOST_DEPTH, np.nan)
     np.divide(answered, shown, out=rate, where=shown > 0)
-    return rate / rate[0] if rate[0] > 0 else np.full(MOST_DEPTH, np.nan)
+    relative = rate / rate[0] if rate[0] > 0 else np.full(MOST_DEPTH, np.nan)
+    return relative, shown, answered
 
 
-def fit(exposures: Exposures, previous: CurveSet | None = None, *, now: int) -> CurveSet:
+def fit(
+    exposures: Exposures,
+    previous: CurveSet | None = None,
+    *,
+    now: int,
+    forgetting: int = FORGETTING,
+) -> CurveSet:
     """The curves of every creative, campaign and category, and of all together.
 
     Args:
@@ -50,41 +152,363 @@ def fit(exposures: Exposures, previous: CurveSet | None = None, *, now: int) -> 
         previous: the set before, from which labels without exposures keep their curves.
         now: event time, ticks, the reference of forgetting; what is later is left out.
     """
-    base = previous or unknown(now, FORGETTING)
+    base = previous or unknown(now, forgetting)
+    ages, seen = _arrival(exposures)
     curves = dict(base.curves)
     for dimension in ("campaign", "creative"):
+        before = past(exposures, dimension)
         codes, names = exposures.labels(dimension)
-        for code, name in enumerate(names):
-            if np.any(codes == code):
-                curves[f"{dimension}:{name}"] = _fit_label(exposures, dimension, code, name)
-    curves[ALL] = _fit_label(exposures, "user", 0, ALL)
-    return CurveSet(now, FORGETTING, curves, base.category_of, base.campaign_of)
+        for code in np.unique(codes[codes >= 0]):
+            fitted = estimate(
+                exposures, dimension, int(code), now=now, forgetting=forgetting,
+                arrival=(ages, seen), before=before,
+            )  # fmt: skip
+            curves[f"{dimension}:{names[code]}"] = fitted.curve
+    return replace(base, reference=now, forgetting=forgetting, curves=curves)
 
 
-def _fit_label(exposures: Exposures, dimension: str, code: int, name: str) -> Curve:
-    codes, _ = exposures.labels(dimension)
-    depth = past(exposures, dimension).depth
-    use = exposures.measurable & (codes == code)
-    shown = np.bincount(np.minimum(depth[use], MOST_DEPTH), minlength=MOST_DEPTH + 1)[1:]
-    hit = use & exposures.engaged
-    answered = np.bincount(np.minimum(depth[hit], MOST_DEPTH), minlength=MOST_DEPTH + 1)[1:]
-    rates = naive(exposures, dimension, code)
-    finite = np.where(np.isfinite(rates) & (rates > 0), rates, 1.0)
-    level = np.log(np.interp(KNOTS, np.arange(MOST_DEPTH), finite))
-    spread = np.interp(KNOTS, np.arange(MOST_DEPTH), 1.0 / np.sqrt(answered + 1.0))
-    spread[0] = level[0] = 0.0
-    rate = (answered.sum() + 0.5) / (shown.sum() + 50.0)
-    return Curve(
-        label=name if name == ALL else f"{dimension}:{name}",
-        base=(float(rate),) * STRATA, edges=(1e9,) * (STRATA - 2), shape=1.0, recovery=0,
-        level=tuple(map(float, level)), spread=tuple(map(float, spread)),
-        exposures=float(shown.sum()), engagements=float(answered.sum()),
-        people=len(np.unique(exposures.person[use])),
-        coverage=float(use.sum() / max(1, (codes == code).sum())),
-        identified=bool(answered.sum() > 100),
-        depths=tuple(
-            Depth(k + 1, int(shown[k]), int(answered[k]), float(rates[k]), math.exp(level[0]),
-                  0.0, 10.0, False)
-            for k in range(MOST_DEPTH)
-        ),
+def estimate(
+    exposures: Exposures,
+    dimension: str,
+    code: int,
+    *,
+    now: int,
+    forgetting: int = FORGETTING,
+    arrival: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
+    before: Past | None = None,
+) -> Fitted:
+    """One label's curve from its own exposures alone."""
+    names = exposures.labels(dimension)[1]
+    name = ALL if dimension == "user" else f"{dimension}:{names[code]}"
+    label = _gather(
+        exposures, before or past(exposures, dimension), dimension, code, now, forgetting,
+        arrival or _arrival(exposures),
     )  # fmt: skip
+    prior = _prior(label)
+    label, recovery, found, values, outliers = _search(label, prior)
+    return Fitted(
+        _describe(label, name, recovery, found, outliers, exposures),
+        found.covariance[_KNOT:_MASS, _KNOT:_MASS],
+        values,
+    )
+
+
+def _arrival(exposures: Exposures) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ages, and the share of all engagements that have come by then: an empirical distribution."""
+    final = exposures.engaged & exposures.settled & exposures.measurable
+    late = np.sort(exposures.engaged_at[final] - exposures.ts[final])
+    if len(late) < 20 or late[-1] <= 0:
+        return np.zeros(1, np.int64), np.ones(1)
+    shares = np.linspace(0.0, 1.0, 33)
+    ages = np.quantile(late, shares, method="higher").astype(np.int64)
+    ages, first = np.unique(ages, return_index=True)
+    last = np.append(first[1:], len(shares)) - 1
+    return ages, shares[last]
+
+
+def _gather(
+    exposures: Exposures,
+    before: Past,
+    dimension: str,
+    code: int,
+    now: int,
+    forgetting: int,
+    arrival: tuple[NDArray[np.int64], NDArray[np.float64]],
+) -> _Label:
+    codes, _ = exposures.labels(dimension)
+    chosen = (codes[before.order] == code) & (exposures.ts[before.order] <= now)
+    order = before.order[chosen & (before.depth[before.order] <= _DEEPEST)]
+    _, first, own = np.unique(before.course[order], return_index=True, return_inverse=True)
+    begin = np.append(first, len(order)).astype(np.int64)
+    which = before.course[order[first]] if len(first) else np.zeros(0, np.int64)
+    frozen = _activity(before, which)
+    edges = _edges(frozen)
+    strata = np.array([stratum_of(each, edges) for each in frozen], np.int64)
+    found = activities(exposures, order, begin, int(exposures.ts.min())) if len(first) else None
+    counted = exposures.measurable[order]
+    kept = order[counted]
+    known = found[0][counted] if found else np.ones(len(kept))
+    knot, blend = _between(np.log(known), _quantiles(np.log(known)))
+    pending = ~exposures.settled[kept] & ~exposures.engaged[kept]
+    weight = np.ones(len(kept))
+    weight[pending] = np.interp(now - exposures.ts[kept[pending]], *arrival)
+    oldest = exposures.ts[order[begin[:-1]]] if len(first) else np.zeros(0, np.int64)
+    courses = Courses(
+        np.searchsorted(own[counted], np.arange(len(begin))).astype(np.int64),
+        exposures.engaged[kept].astype(np.float64),
+        weight,
+        knot,
+        _seasons(exposures.ts[kept]),
+        np.zeros(len(kept), np.int64),
+        blend,
+        np.zeros(len(kept)),
+        np.exp2(-(now - oldest) / forgetting),
+    )
+    return _Label(
+        kept, exposures.person[order[first]], courses, exposures.ts[order],
+        np.flatnonzero(counted), begin, before.depth[kept], edges, strata, found is not None,
+        int(chosen.sum()),
+    )  # fmt: skip
+
+
+def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rising knots, at least a tenth apart (values are logarithms)."""
+    if len(values) == 0:
+        return np.arange(len(_SPREAD), dtype=np.float64)
+    knots = np.quantile(values, _SPREAD)
+    return np.asarray(knots[0] + np.cumsum(np.append(0.0, np.maximum(np.diff(knots), 0.1))))
+
+
+def _between(
+    values: NDArray[np.float64], knots: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The lower knot, and how far each value lies to the next one; constant outside."""
+    low = np.clip(np.searchsorted(knots, values, "right") - 1, 0, len(knots) - 1)
+    width = np.append(np.diff(knots), 1.0)[low]
+    return low, np.where(low < len(knots) - 1, np.clip((values - knots[low]) / width, 0, 1), 0.0)
+
+
+def _activity(before: Past, which: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Exposures a day to other ads, of each course: before it, else over all the time."""
+    known = before.before[which]
+    enough = len(which) > 0 and np.mean(np.isfinite(known)) >= _STRATIFIED
+    return known if enough else before.elsewhere[which]
+
+
+def _edges(activity: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = activity[np.isfinite(activity)]
+    if len(finite) == 0:
+        return np.full(STRATA - 2, 1e9)
+    return np.asarray(np.quantile(finite, np.linspace(0, 1, STRATA)[1:-1]))
+
+
+def _seasons(ts: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(ts) == 0:
+        return np.zeros(0, np.int64)
+    width = max(_SEASON_LEAST, (int(ts.max()) - int(ts.min())) // _SEASONS + 1)
+    return np.asarray((ts - ts.min()) // width)
+
+
+def _prior(label: _Label) -> Prior:
+    """Weak: a curve changes little from knot to knot, a season from bin to bin, strata alike."""
+    mean = np.zeros(_SIZE)
+    precision = np.zeros((_SIZE, _SIZE))
+    rate = (label.courses.engaged.sum() + 0.5) / (label.courses.weight.sum() + 50.0)
+    mean[:_SEASON] = math.log(rate)
+    _walk(precision, 0, _SEASON, np.full(_SEASON - 1, 0.7))
+    precision[range(_SEASON), range(_SEASON)] += 0.1
+    _walk(precision, _SEASON, _SEASONS, np.full(_SEASONS - 1, 0.3))
+    precision[range(_SEASON, _KNOT), range(_SEASON, _KNOT)] += 4.0
+    _walk(precision, _KNOT, len(KNOTS), 0.5 * np.sqrt(np.diff(KNOTS)))
+    precision[_KNOT, _KNOT] += _FIXED
+    # Masses: a gamma distribution of variance 1, on a grid that is even in its logarithm.
+    grid = np.array(GRID)
+    mean[_MASS:] = np.log(grid) - grid + np.log(np.gradient(np.log(grid)))
+    mean[_MASS:] -= mean[_MASS:].mean()
+    _walk(precision, _MASS, len(GRID), np.full(len(GRID) - 1, 0.7))
+    precision[range(_MASS, _SIZE), range(_MASS, _SIZE)] += 0.05
+    return Prior(mean, precision)
+
+
+def _walk(
+    precision: NDArray[np.float64], first: int, count: int, step: NDArray[np.float64]
+) -> None:
+    for k in range(count - 1):
+        at = first + k
+        tight = 1.0 / step[k] ** 2
+        precision[at, at] += tight
+        precision[at + 1, at + 1] += tight
+        precision[at, at + 1] -= tight
+        precision[at + 1, at] -= tight
+
+
+def _search(
+    label: _Label, prior: Prior
+) -> tuple[_Label, int, Estimate, NDArray[np.float64], NDArray[np.uint64]]:
+    """The recovery and parameters with the largest likelihood, and who was left out."""
+    odd = _outliers(label)
+    if np.any(odd):
+        importance = np.where(odd, 0.0, label.courses.importance)
+        label = replace(label, courses=label.courses._replace(importance=importance))
+    values = np.full(len(RECOVERIES), -np.inf)
+    worn = _worn(label, 0)
+    found = maximize(worn.courses, prior.mean, prior, _SEASON, _KNOT)
+    values[0] = found.value
+    for i in _TRIED:
+        tried = maximize(
+            _worn(label, RECOVERIES[i]).courses, found.parameters, prior, _SEASON, _KNOT, _GLANCE
+        )
+        values[i] = tried.value
+    if values.max() > values[0] + _GAIN:
+        best = int(values.argmax())
+        for i in {max(1, best - 1), min(len(RECOVERIES) - 1, best + 1)} - set(_TRIED):
+            values[i] = maximize(
+                _worn(label, RECOVERIES[i]).courses, found.parameters, prior,
+                _SEASON, _KNOT, _GLANCE,
+            ).value  # fmt: skip
+        best = int(values.argmax())
+        worn = _worn(label, RECOVERIES[best])
+        found = maximize(worn.courses, found.parameters, prior, _SEASON, _KNOT)
+        return worn, RECOVERIES[best], found, values, label.person[odd]
+    return worn, 0, found, values, label.person[odd]
+
+
+def _worn(label: _Label, recovery: int) -> _Label:
+    knot = np.zeros(len(label.exposures), np.int64)
+    part = np.zeros(len(label.exposures))
+    _place(label.wear_times, label.begin, label.place, recovery, np.array(KNOTS), knot, part)
+    return replace(label, courses=label.courses._replace(knot=knot, part=part))
+
+
+@compiled
+def _place(
+    ts: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    place: NDArray[np.int64],
+    recovery: int,
+    knots: NDArray[np.float64],
+    knot: NDArray[np.int64],
+    part: NDArray[np.float64],
+) -> None:
+    """The knots beside the wear of each measurable exposure; all exposures wear."""
+    j = 0
+    for c in range(len(begin) - 1):
+        wear = 0.0
+        for i in range(begin[c], begin[c + 1]):
+            if i > begin[c] and recovery > 0:
+                wear *= math.exp(-0.6931471805599453 * (ts[i] - ts[i - 1]) / recovery)
+            if j < len(place) and place[j] == i:
+                k = 0
+                while k + 1 < len(knots) and knots[k + 1] <= wear:
+                    k += 1
+                knot[j] = k
+                if k + 1 < len(knots):
+                    part[j] = (wear - knots[k]) / (knots[k + 1] - knots[k])
+                else:
+                    part[j] = 0.0
+                j += 1
+            wear += 1.0
+
+
+def _outliers(label: _Label) -> NDArray[np.bool_]:
+    """Courses that answer nearly always, where hardly any do: programs, or clocks gone wrong.
+
+    The lower 99.9% bound of their share of answers is above `_ALWAYS`. Where more than `_FEW` of
+    people do, it is what people do here.
+    """
+    start = label.courses.start
+    shown = np.diff(start).astype(np.float64)
+    answered = np.add.reduceat(np.append(label.courses.engaged, 0.0), start[:-1]) * (shown > 0)
+    z = 3.09
+    share = (answered + z * z / 2) / (shown + z * z)
+    low = share - z / (shown + z * z) * np.sqrt(
+        np.maximum(answered * (shown - answered) / np.maximum(shown, 1.0), 0.0) + z * z / 4
+    )
+    odd = low > _ALWAYS
+    return odd if odd.sum() <= _FEW * len(odd) else np.zeros(len(odd), np.bool_)
+
+
+def _totals(
+    label: _Label, found: Estimate
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    size = len(label.courses.importance)
+    engaged, expected, after = np.zeros(size), np.zeros(size), np.zeros(size)
+    totals(label.courses, found.parameters, _SEASON, _KNOT, engaged, expected, after)
+    return engaged, expected, after
+
+
+def _describe(
+    label: _Label,
+    name: str,
+    recovery: int,
+    found: Estimate,
+    outliers: NDArray[np.uint64],
+    exposures: Exposures,
+) -> Curve:
+    engaged, _, after = _totals(label, found)
+    counts = label.courses.importance > 0
+    reason = _why_not(label, float(engaged[counts].sum()), float(after[counts].sum()))
+    level = found.parameters[_KNOT:_MASS]
+    variance = np.diag(found.covariance)[_KNOT:_MASS]
+    masses = np.exp(found.parameters[_MASS:])
+    masses /= masses.sum()
+    mean = float(masses @ np.array(GRID))
+    second = float(masses @ np.array(GRID) ** 2)
+    return Curve(
+        label=name,
+        base=_base(label, found, mean),
+        edges=tuple(map(float, label.edges)),
+        shape=mean**2 / max(second - mean**2, 1e-3),
+        recovery=recovery,
+        level=tuple(float(each) for each in level - level[0]),
+        spread=tuple(float(math.sqrt(max(0.0, each))) for each in variance),
+        exposures=float(len(label.exposures)),
+        engagements=float(engaged.sum()),
+        people=len(engaged),
+        coverage=len(label.exposures) / label.shown if label.shown else 0.0,
+        identified=not reason,
+        reason=reason,
+        outliers=tuple(int(each) for each in outliers),
+        depths=_lines(label, found, exposures, not reason),
+    )
+
+
+def _base(label: _Label, found: Estimate, mean: float) -> tuple[float, ...]:
+    """What a first exposure gives on average, by the stratum that is known before it."""
+    courses = label.courses
+    if len(label.exposures) == 0:
+        return (0.01,) * STRATA
+    parameters = found.parameters
+    low = courses.activity
+    log = (1.0 - courses.blend) * parameters[low]
+    log += courses.blend * parameters[np.minimum(low + 1, _SEASON - 1)]
+    gives = np.exp(log + parameters[_SEASON + courses.season]) * mean
+    first = label.depth == 1
+    whole = float(gives[first].mean()) if np.any(first) else float(gives.mean())
+    own = np.repeat(label.strata, np.diff(courses.start))
+    out = [whole]
+    for stratum in range(1, STRATA):
+        here = first & (own == stratum)
+        out.append(float(gives[here].mean()) if here.sum() >= 20 else whole)
+    return tuple(out)
+
+
+def _why_not(label: _Label, engagements: float, after: float) -> str:
+    if not label.stratified:
+        return "how active people are cannot be known: hardly anything else was shown to them"
+    if engagements < _LEAST:
+        return f"{engagements:.0f} engagements are too few ({_LEAST:.0f} are needed)"
+    if after < _REPEATS:
+        return "hardly anybody is shown it again after an answer: fatigue looks like propensity"
+    return ""
+
+
+def _lines(
+    label: _Label, found: Estimate, exposures: Exposures, identified: bool
+) -> tuple[Depth, ...]:
+    final = exposures.settled[label.exposures] | exposures.engaged[label.exposures]
+    relative, shown, answered = _naive(
+        label.depth[final], exposures.engaged[label.exposures[final]]
+    )
+    level = found.parameters[_KNOT:_MASS]
+    covariance = found.covariance[_KNOT:_MASS, _KNOT:_MASS]
+    line = np.minimum(label.depth, MOST_DEPTH)
+    lines = []
+    for k in range(1, MOST_DEPTH + 1):
+        here = line == k
+        if not np.any(here):
+            continue
+        knot, part = label.courses.knot[here], label.courses.part[here]
+        upper = np.minimum(knot + 1, len(KNOTS) - 1)
+        f = np.exp((1.0 - part) * level[knot] + part * level[upper])
+        slope = np.bincount(knot, (1.0 - part) * f, len(KNOTS))
+        slope += np.bincount(upper, part * f, len(KNOTS))
+        mean = float(f.mean())
+        sd = math.sqrt(max(0.0, float(slope @ covariance @ slope))) / float(f.sum())
+        lines.append(
+            Depth(
+                k, int(shown[k - 1]), int(answered[k - 1]), float(relative[k - 1]), mean,
+                mean * math.exp(-1.96 * sd), mean * math.exp(1.96 * sd), identified and sd < 0.5,
+            )
+        )  # fmt: skip
+    return tuple(lines)
