@@ -53,7 +53,7 @@ RECOVERIES: Final = (0, 16 * DAY, 8 * DAY, 4 * DAY, 2 * DAY, DAY, DAY // 2, DAY 
 _TRIED: Final = (2, 4, 6)
 """Which of them are tried first; then the neighbours of the best, if it is better than none."""
 
-_GLANCE: Final = 3
+_GLANCE: Final = 2
 """Steps that a half-life is tried with."""
 
 _SEASONS: Final = 14
@@ -67,7 +67,7 @@ _MASS: Final = _KNOT + len(KNOTS)
 _SIZE: Final = _MASS + len(GRID)
 """Parameters: activity, seasons, wear, masses of propensity."""
 
-_DEEPEST: Final = 48
+_DEEPEST: Final = 32
 """Exposures of a course that are looked at; later ones tell nothing more."""
 
 _FIXED: Final = 1e8
@@ -334,23 +334,24 @@ def _search(
     worn = _worn(label, 0)
     found = maximize(worn.courses, prior.mean, prior, _SEASON, _KNOT)
     values[0] = found.value
-    for i in _TRIED:
-        tried = maximize(
-            _worn(label, RECOVERIES[i]).courses, found.parameters, prior, _SEASON, _KNOT, _GLANCE
-        )
-        values[i] = tried.value
+    tried = {i: _glance(label, i, found.parameters, prior) for i in _TRIED}
+    values[list(tried)] = [each.value for each in tried.values()]
     if values.max() > values[0] + _GAIN:
         best = int(values.argmax())
-        for i in {max(1, best - 1), min(len(RECOVERIES) - 1, best + 1)} - set(_TRIED):
-            values[i] = maximize(
-                _worn(label, RECOVERIES[i]).courses, found.parameters, prior,
-                _SEASON, _KNOT, _GLANCE,
-            ).value  # fmt: skip
+        for i in (best - 1, best + 1):
+            if 0 < i < len(RECOVERIES):
+                tried[i] = _glance(label, i, tried[best].parameters, prior)
+                values[i] = tried[i].value
         best = int(values.argmax())
         worn = _worn(label, RECOVERIES[best])
-        found = maximize(worn.courses, found.parameters, prior, _SEASON, _KNOT)
+        found = maximize(worn.courses, tried[best].parameters, prior, _SEASON, _KNOT)
         return worn, RECOVERIES[best], found, values, label.person[odd]
     return worn, 0, found, values, label.person[odd]
+
+
+def _glance(label: _Label, which: int, begin: NDArray[np.float64], prior: Prior) -> Estimate:
+    worn = _worn(label, RECOVERIES[which])
+    return maximize(worn.courses, begin, prior, _SEASON, _KNOT, _GLANCE)
 
 
 def _worn(label: _Label, recovery: int) -> _Label:

@@ -40,7 +40,7 @@ GRID: Final = (0.02, 0.06, 0.14, 0.28, 0.5, 0.8, 1.25, 2.0, 3.2, 5.5, 10.0, 20.0
 
 _MOST_STEPS: Final = 25
 
-_NEAR: Final = 2e-3
+_NEAR: Final = 5e-3
 """Log-likelihood that a step must promise to be gone; a standard error is half of 1."""
 
 _LONGEST: Final = 4096
