@@ -37,6 +37,7 @@ from governor.fatigue.likelihood import (
     maximize,
     totals,
 )
+from governor.fatigue.pooling import pooled
 from governor.fatigue.response import stratum_of
 
 __all__ = ["FORGETTING", "MOST_DEPTH", "Fitted", "estimate", "fit", "naive"]
@@ -153,18 +154,43 @@ def fit(
         now: event time, ticks, the reference of forgetting; what is later is left out.
     """
     base = previous or unknown(now, forgetting)
-    ages, seen = _arrival(exposures)
-    curves = dict(base.curves)
+    arrival = _arrival(exposures)
+    own = {}
     for dimension in ("campaign", "creative"):
         before = past(exposures, dimension)
         codes, names = exposures.labels(dimension)
         for code in np.unique(codes[codes >= 0]):
             fitted = estimate(
                 exposures, dimension, int(code), now=now, forgetting=forgetting,
-                arrival=(ages, seen), before=before,
+                arrival=arrival, before=before,
             )  # fmt: skip
-            curves[f"{dimension}:{names[code]}"] = fitted.curve
-    return replace(base, reference=now, forgetting=forgetting, curves=curves)
+            own[f"{dimension}:{names[code]}"] = fitted.curve
+    category_of = _parents(exposures, "campaign", "category")
+    campaign_of = _parents(exposures, "creative", "campaign")
+    found = pooled(own, category_of, campaign_of) if own else {}
+    return CurveSet(
+        now,
+        forgetting,
+        {**base.curves, **found},
+        {**base.category_of, **category_of},
+        {**base.campaign_of, **campaign_of},
+        tuple(int(each) for each in arrival[0]),
+        tuple(float(each) for each in arrival[1]),
+    )
+
+
+def _parents(exposures: Exposures, lower: str, upper: str) -> dict[str, str]:
+    """Of each label the one of the next dimension that most of its exposures have."""
+    codes, names = exposures.labels(lower)
+    above, parents = exposures.labels(upper)
+    both = (codes >= 0) & (above >= 0)
+    if not np.any(both):
+        return {}
+    pairs, count = np.unique(np.stack([codes[both], above[both]]), axis=1, return_counts=True)
+    return {
+        f"{lower}:{names[code]}": f"{upper}:{parents[parent]}"
+        for code, parent in pairs[:, np.argsort(count, kind="stable")].T
+    }
 
 
 def estimate(
