@@ -12,7 +12,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.registry import cache, peers
@@ -25,26 +24,32 @@ def venv_python(cache: Path, name: str) -> Path:
     return cache / name / "venv" / "bin" / "python"
 
 
-def venv(cache: Path, name: str, requirements: Sequence[str]) -> str | None:
+def venv(cache: Path, name: str, requirements: Path) -> str | None:
     """An environment with exactly these requirements; None, or why there is none.
 
     It is made anew when the requirements, or this interpreter, are others than last time.
+
+    Args:
+        cache: the folder of all peers.
+        name: the peer's.
+        requirements: a file that pins everything, what is needed by others too.
     """
     folder = cache / name / "venv"
     stamp = folder / ".ready"
-    wanted = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()
+    wanted = hashlib.sha256(sys.version.encode() + requirements.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return None
     shutil.rmtree(folder, ignore_errors=True)
     install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     for command in (
         [sys.executable, "-m", "venv", str(folder)],
-        [*install, "--disable-pip-version-check", *requirements],
+        # Nothing is left to resolve, which for some takes longer than to install them.
+        [*install, "--disable-pip-version-check", "--no-deps", "--requirement", str(requirements)],
     ):
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode:
             lines = (ran.stderr or ran.stdout).strip().splitlines() or ["no message"]
-            return f"{' '.join(requirements)} cannot be installed: {lines[-1]}"
+            return f"what {requirements.name} pins cannot be installed: {lines[-1]}"
     stamp.write_text(wanted)
     return None
 
@@ -56,6 +61,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in known]:
         raise SystemExit(f"no such peer: {', '.join(unknown)}; there are {', '.join(known)}")
     for name in names:
+        print(f"{name:<24} ...", flush=True)
         reason = known[name].setup(cache())
         print(f"{name:<24} {'ready' if reason is None else reason}", flush=True)
 

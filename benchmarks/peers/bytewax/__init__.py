@@ -33,7 +33,7 @@ class Bytewax(Peer):
 
     def setup(self, cache: Path) -> str | None:
         """A virtual environment with what `requirements.txt` pins."""
-        return venv(cache, self.name, (FOLDER / "requirements.txt").read_text().split())
+        return venv(cache, self.name, FOLDER / "requirements.txt")
 
     def command(self, job: str, state: str) -> list[str]:  # noqa: ARG002 - the program reads them
         """The program, in that environment."""
