@@ -55,7 +55,7 @@ _REASONS: Mapping[int, tuple[Reason, str]] = {
         "neither impression_id nor a label says what an engagement answers",
     ),
 }
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_ZERO, _ONE, _CLICKED = np.uint64(0), np.uint64(1), np.uint64(0xC11C)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,8 @@ class Table:
             ``creative`` or any custom one, under ``labels``.
         flags: ``retargeting``, ``measurable`` and ``invalid``, as far as there are any.
         ids: other ids by their type.
+        of_exposures: of engagements that rows of exposures tell of besides: ``event_id`` and
+            ``impression_id`` are then those of the exposures.
     """
 
     kind: int
@@ -142,6 +144,7 @@ class Table:
     labels: Mapping[str, Texts]
     flags: Mapping[str, NDArray[np.bool_]]
     ids: Mapping[str, Texts]
+    of_exposures: bool = False
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -176,6 +179,8 @@ class Decoder:
         _check(user.text, user.start, user.size, True, bad)
         event = self._event_hashes(table, bad)
         exposure = self._exposure_hashes(table, event, bad)
+        if table.of_exposures:
+            event = _mixed(event, _CLICKED)
         what = self._what(table, bad)
         ad = self._ads(table, bad)
         if table.kind == EXPOSURE:
@@ -201,7 +206,8 @@ class Decoder:
     def _event_hashes(self, table: Table, bad: NDArray[np.uint8]) -> NDArray[np.uint64]:
         ids = table.texts.get("event_id")
         if ids is None:
-            return _mixed(table.number, np.uint64(1 + table.kind))
+            kind = EXPOSURE if table.of_exposures else table.kind
+            return _mixed(table.number, np.uint64(1 + kind))
         spread = ids.spread()
         _check(spread.text, spread.start, spread.size, True, bad)
         return ids.hashes()
@@ -216,7 +222,7 @@ class Decoder:
             spread = ids.spread()
             _check(spread.text, spread.start, spread.size, False, bad)
             exposure = ids.hashes()
-        if table.kind != EXPOSURE:
+        if table.kind != EXPOSURE and not table.of_exposures:
             return exposure
         return np.where(exposure == _ZERO, lone_exposures(event), exposure)
 

@@ -16,6 +16,7 @@ from streams.deadletters_cli import deadletters
 from streams.moments import moment
 from streams.person_cli import access, backfill, erase
 from streams.policy_cli import diff, push, release, resume, rollback, show
+from streams.replay_cli import replay, simulate
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -371,7 +372,7 @@ for command in (show, push, diff, rollback, resume):
     policy.add_command(command)
 main.add_command(deadletters)
 policy.add_command(release)
-for command in (release, access, erase, backfill):
+for command in (release, access, erase, backfill, replay, simulate):
     main.add_command(command)
 
 if __name__ == "__main__":

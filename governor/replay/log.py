@@ -11,7 +11,7 @@ events have one row.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,15 @@ class Log:
             self.consent[which].astype(np.int64),
         )
 
+    def of_people(self, chosen: NDArray[np.bool_]) -> Log:
+        """Only the events of some people: those chosen by their number; of all their ids."""
+        wanted = np.zeros(len(self), np.bool_)
+        wanted[self.source[chosen[self.who]]] = True
+        rows = wanted[self.source]
+        source = np.cumsum(wanted, dtype=np.int32)[self.source[rows]] - np.int32(1)
+        columns = {name: getattr(self, name)[rows] for name in _BY_ROW}
+        return replace(self, source=source, **columns)
+
     def numbered(self, labels: Labels) -> None:
         """Have other, empty labels give the log's ads the same numbers."""
         for number, name in enumerate(self.labels.ad_names):
@@ -166,6 +175,8 @@ class Logbook:
         renumbered = np.cumsum(np.diff(source, prepend=-1) != 0, dtype=np.int32) - np.int32(1)
         return Log(self.labels, text, start, size, who, renumbered, *others)
 
+
+_BY_ROW = ("who", "ts", "what", "event", "exposure", "ad", "zone", "consent")
 
 _DTYPES = (
     np.int32, np.int32, np.int64, np.int16, np.uint64, np.uint64, np.int32, np.int32, np.int8,

@@ -9,7 +9,7 @@ ledger; the curves are estimated anew once in a while from what has settled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -244,11 +244,13 @@ def run(
     refit: int = DAY,
     horizon: int = 32 * DAY,
     row_limit: int = 128,
+    tell: Callable[[int], None] | None = None,
 ) -> Run:
     """Lead people past an ad server and, with a policy, the governor.
 
     Args:
         refit: event time between two estimates of the curves.
+        tell: is called with the number of occasions done, now and then.
     """
     server = server or Server()
     world, n = drawn.world, len(drawn.occasions.ts)
@@ -280,6 +282,8 @@ def run(
             )  # fmt: skip
 
         ledger.lead(step, spoken)
+        if tell is not None:
+            tell(until)
     return Run(drawn, *took, tuple(versions))
 
 
