@@ -243,7 +243,8 @@ class Scopes:
             self.ads = old._replace(pair=np.zeros(size, np.uint64), merged=np.zeros(size, np.int32))
             for i in np.flatnonzero(old.pair):
                 _add_pair(self.ads, old.pair[i], int(old.merged[i]))
-        _add_pair(self.ads, pair_key(engagement, exposure), merged)
+        # Compiled code gives whole numbers back; as one of those it would hash otherwise.
+        _add_pair(self.ads, np.uint64(pair_key(engagement, exposure)), merged)
 
     def _slot(self, selector_number: int, selector: Selector, text: str) -> int:
         slot = self._slots.get((selector_number, text))
