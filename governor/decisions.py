@@ -9,6 +9,7 @@ from governor.compiled import compiled
 from governor.encoding import encode, size_bound
 from governor.entries import newest_of
 from governor.evaluation import digest_of, evaluate, last_until, supply
+from governor.fatigue.worn import Worn
 from governor.jsontext import put
 from governor.kept import held_by_controls
 from governor.labels import Labels
@@ -47,7 +48,7 @@ def found_in(
     """Evaluate one row: how much is in force on it; what, is in ``scratch.arrays.found``."""
     while True:
         arrays = _sized(scratch, rules, scopes, np.array([row], np.int64), table)
-        found = int(evaluate(table, row, rules.arrays, scopes.ads, arrays))
+        found = int(evaluate(table, row, rules.arrays, scopes.ads, scopes.worn, arrays))
         if found >= 0:
             return found
         supply(labels, scopes, arrays)
@@ -96,8 +97,8 @@ def take(
     while True:
         arrays = _sized(scratch, rules, scopes, table.dirty[:count], table)
         wanted = _take(
-            table, rules.arrays, rules.texts, scopes.ads, arrays, decided_at, horizon, again, out,
-            starts, key_size, value_size, by_rule, progress,
+            table, rules.arrays, rules.texts, scopes.ads, scopes.worn, arrays, decided_at, horizon,
+            again, out, starts, key_size, value_size, by_rule, progress,
         )  # fmt: skip
         if wanted == 0:
             break
@@ -151,6 +152,7 @@ def _take(
     rules: RuleArrays,
     texts: RuleTexts,
     ads: Ads,
+    worn: Worn,
     scratch: ScratchArrays,
     decided_at: int,
     horizon: int,
@@ -168,7 +170,7 @@ def _take(
     for k in range(progress[0], table.state[_DIRTY]):
         progress[0] = k
         row = table.dirty[k]
-        found = evaluate(table, row, rules, ads, scratch)
+        found = evaluate(table, row, rules, ads, worn, scratch)
         if found < 0:
             return _WANTS
         last = last_until(scratch, found)

@@ -7,9 +7,18 @@ from numpy.typing import NDArray
 
 from governor.compiled import compiled
 from governor.counting import exposures_in
-from governor.jsontext import literal, put, put_escaped, put_integer, put_ticks
+from governor.fatigue.tiring import SHARES, softness
+from governor.jsontext import (
+    literal,
+    put,
+    put_escaped,
+    put_integer,
+    put_ten_thousandths,
+    put_ticks,
+)
 from governor.rows import Rows, id_size, id_start, run_of
 from governor.rules import (
+    FATIGUE,
     IGNORED,
     REACTION,
     ByRule,
@@ -38,6 +47,8 @@ _IN_UNGOVERNED = literal('","arm":"ungoverned')
 _THROTTLES = literal('","throttles":[')
 _OPEN = literal('{"label":"')
 _STATE = literal(',"state":"throttled","factor":0,"from":')
+_SOFT_STATE = literal(',"state":"softened","factor":0.')
+_FROM_TEXT = literal(',"from":')
 _SHADOW_STATE = literal(',"state":"shadow","factor":1,"from":')
 _UNTIL_TEXT = literal(',"until":')
 _REASONS = literal(',"remaining":0,"reasons":[')
@@ -46,6 +57,9 @@ _WINDOW = literal(',"window":')
 _EXPOSURES = literal(',"exposures":')
 _REST = literal(',"rest":')
 _LEVEL = literal(',"level":')
+_PROBABILITY = literal(',"probability":')
+_DEPTH = literal(',"depth":')
+_CURVES = literal(',"curves":')
 _CLOSE = literal("}}")
 _COMMA = literal(",")
 _BRACE = literal("}")
@@ -66,7 +80,7 @@ def size_bound(
     for k in range(found):
         label, rule = scratch.found[k, _LABEL], scratch.found[k, _RULE]
         size += 320 + ads.label_start[label + 1] - ads.label_start[label]
-        size += 2 * (texts.start[rule + 1] - texts.start[rule])
+        size += 2 * (texts.start[rule + 1] - texts.start[rule]) + len(texts.curves)
     return size
 
 
@@ -125,9 +139,20 @@ def _is_shadow(rules: RuleArrays, rule: int) -> bool:
 
 
 @compiled
+def _softness(rules: RuleArrays, scratch: ScratchArrays, k: int) -> int:
+    """The share to bid at of one that only softens, in parts of `SHARES`; 0 for a rest."""
+    rule = scratch.found[k, _RULE]
+    if rule >= rules.scalars[_RULES] or rules.rule[rule, _KIND] != FATIGUE:
+        return 0
+    return 0 if _is_shadow(rules, rule) else int(softness(scratch.found[k, _THIRD]))
+
+
+@compiled
 def _same(rules: RuleArrays, scratch: ScratchArrays, a: int, b: int) -> bool:
-    """Whether two found belong to one throttle: one label and one state."""
+    """Whether two found belong to one throttle: of one label and one state."""
     if scratch.found[a, _LABEL] != scratch.found[b, _LABEL]:
+        return False
+    if (_softness(rules, scratch, a) > 0) != (_softness(rules, scratch, b) > 0):
         return False
     return _is_shadow(rules, scratch.found[a, _RULE]) == _is_shadow(rules, scratch.found[b, _RULE])
 
@@ -139,7 +164,8 @@ def _place(rules: RuleArrays, scratch: ScratchArrays, k: int) -> int:
     order = rule - rules.scalars[_RULES]
     if order < 0:
         order += 128
-    return int((label << 9) + (_is_shadow(rules, rule) << 8) + order)
+    soft = _softness(rules, scratch, k) > 0
+    return int((label << 10) + (_is_shadow(rules, rule) << 9) + (soft << 8) + order)
 
 
 @compiled
@@ -174,11 +200,10 @@ def _put_throttle(
     for k in range(first + 1, end):
         since = min(since, scratch.found[k, _FROM])
         until = max(until, scratch.found[k, _UNTIL])
-    state = _SHADOW_STATE if _is_shadow(rules, scratch.found[first, _RULE]) else _STATE
     at = put(out, at, _OPEN, 0, len(_OPEN))
     start = ads.label_start[label]
     at = put(out, at, ads.label_text, start, ads.label_start[label + 1] - start)
-    at = put(out, at, state, 0, len(state))
+    at = _put_state(out, at, rules, scratch, first, end)
     at = put_ticks(out, at, since)
     at = _put_until(out, at, until)
     at = put(out, at, _REASONS, 0, len(_REASONS))
@@ -193,6 +218,27 @@ def _put_throttle(
             at = put(out, at, _COMMA, 0, 1)
         at = _put_evidence(out, at, entry, rules, texts, ads, scratch, k)
     return put(out, at, _CLOSE, 0, len(_CLOSE))
+
+
+@compiled
+def _put_state(
+    out: NDArray[np.uint8],
+    at: int,
+    rules: RuleArrays,
+    scratch: ScratchArrays,
+    first: int,
+    end: int,
+) -> int:
+    """State and factor: the least share of those that soften, nothing of those that rest."""
+    share = SHARES
+    for k in range(first, end):
+        share = min(share, _softness(rules, scratch, k))
+    if share > 0:
+        at = put(out, at, _SOFT_STATE, 0, len(_SOFT_STATE))
+        at = put_integer(out, at, share)
+        return put(out, at, _FROM_TEXT, 0, len(_FROM_TEXT))
+    state = _SHADOW_STATE if _is_shadow(rules, scratch.found[first, _RULE]) else _STATE
+    return put(out, at, state, 0, len(state))
 
 
 @compiled
@@ -227,6 +273,14 @@ def _put_evidence(
         at = put_ticks(out, at, one[_FIRST])
         at = put(out, at, _REST, 0, len(_REST))
         at = put_ticks(out, at, one[_SECOND])
+    elif rules.rule[rule, _KIND] == FATIGUE:
+        at = put_ten_thousandths(out, at, one[_FIRST])
+        at = put(out, at, _PROBABILITY, 0, len(_PROBABILITY))
+        at = put_ten_thousandths(out, at, one[_SECOND])
+        at = put(out, at, _DEPTH, 0, len(_DEPTH))
+        at = put_integer(out, at, one[_THIRD] // (SHARES + 1))
+        at = put(out, at, _CURVES, 0, len(_CURVES))
+        at = put(out, at, texts.curves, 0, len(texts.curves))
     elif rules.rule[rule, _KIND] == IGNORED:
         at = put_integer(out, at, one[_FIRST])
         at = put(out, at, _LEVEL, 0, len(_LEVEL))

@@ -13,11 +13,13 @@ import numpy as np
 from governor.compiled import compiled
 from governor.controls import ask_labels, refuse, say
 from governor.counting import count, soften
+from governor.fatigue.tiring import softness, tire
+from governor.fatigue.worn import Worn
 from governor.hashing import mix
 from governor.labels import Labels
 from governor.reactions import mark_seen, react, tire_of_ignored
 from governor.rows import OTHERS, Rows, flags_of, length_of, run_of
-from governor.rules import ByRule, RuleArrays, Scalar, Span
+from governor.rules import FATIGUE, ByRule, RuleArrays, Scalar, Span
 from governor.scopes import Ads, Scopes, Want
 from governor.scratch import Found, Row, ScratchArrays
 from governor.situation import look
@@ -29,16 +31,20 @@ HOLDS = 2
 
 _TYPE, _REFUSED = Row.TYPE, Row.REFUSED
 _NOW, _STATE_END, _NEXT_STATE = Row.NOW, Row.STATE_END, Row.NEXT_STATE
-_VIEWED, _IGNORED, _REACTION = Span.VIEWED, Span.IGNORED, Span.REACTION
+_VIEWED, _IGNORED = Span.VIEWED, Span.IGNORED
+_FATIGUE, _REACTION = Span.FATIGUE, Span.REACTION
 _LIFECYCLE, _RULES = Scalar.LIFECYCLE, Scalar.RULES
-_STATES, _SHADOW = ByRule.STATES, ByRule.SHADOW
+_KIND, _STATES, _SHADOW = ByRule.KIND, ByRule.STATES, ByRule.SHADOW
 _LABEL, _RULE, _FROM, _UNTIL = Found.LABEL, Found.RULE, Found.FROM, Found.UNTIL
+_THIRD = Found.THIRD
 _NONE, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 _HOLDS = np.uint64(HOLDS)
 
 
 @compiled
-def evaluate(table: Rows, row: int, rules: RuleArrays, ads: Ads, scratch: ScratchArrays) -> int:
+def evaluate(
+    table: Rows, row: int, rules: RuleArrays, ads: Ads, worn: Worn, scratch: ScratchArrays
+) -> int:
     """Find what is in force on a row; return how much, or -1 where something must be supplied."""
     length = length_of(table.header[row, 0])
     if length == 0:
@@ -46,13 +52,16 @@ def evaluate(table: Rows, row: int, rules: RuleArrays, ads: Ads, scratch: Scratc
     entry = table.arena[run_of(table.header[row, 0]) :]
     look(table, row, rules, ads, scratch)
     span = rules.spans[scratch.row[_TYPE]]
-    ignoring = span[_IGNORED] < span[_REACTION]
-    if span[_VIEWED] < span[_IGNORED] or ignoring:
+    ignoring = span[_IGNORED] < span[_FATIGUE]
+    tiring = span[_FATIGUE] < span[_REACTION]
+    if span[_VIEWED] < span[_IGNORED] or ignoring or tiring:
         mark_seen(entry, scratch)
     scratch.round[0] += 1
     found = count(entry, rules, ads, scratch)
     if ignoring:
         found = tire_of_ignored(entry, rules, ads, scratch, found)
+    if tiring:
+        found = tire(entry, rules, ads, worn, scratch, found)
     if flags_of(table.header[row, 1]) & OTHERS:
         requests = ask_labels(entry, ads, scratch)
         if requests < 0:
@@ -109,6 +118,8 @@ def digest_of(rules: RuleArrays, ads: Ads, scratch: ScratchArrays, found: int) -
             what ^= _TWO
         else:
             holds = _HOLDS
+        if one[_RULE] < rules.scalars[_RULES] and rules.rule[one[_RULE], _KIND] == FATIGUE:
+            what = mix(what, np.uint64(softness(one[_THIRD])))
         total += mix(what, mix(np.uint64(one[_FROM]), np.uint64(one[_UNTIL])))
     return (total & ~_HOLDS) | holds | _ONE
 

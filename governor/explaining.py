@@ -35,7 +35,7 @@ from governor.events import CONTROL_TYPES, EXPOSURE_TYPES
 from governor.labels import Labels
 from governor.policy import Cap, Policy, Spacing
 from governor.rows import Rows, run_of
-from governor.rules import ENGAGEMENT_TYPES, STATES, ByRule, Rules, Scalar, needed_by
+from governor.rules import ENGAGEMENT_TYPES, STATES, ByRule, Rules, Scalar, Span, needed_by
 from governor.scopes import Col, Scopes
 from governor.scratch import Found, Row, Scratch
 from governor.situation import FOREVER, HOLDOUT, period_of
@@ -83,7 +83,7 @@ def _by_rule(
     spans = rules.arrays.spans[int(scratch.arrays.row[Row.TYPE])]
     for number, rule in enumerate(rules.policy.rules):
         selector = int(rules.arrays.rule[number, ByRule.SELECTOR])
-        if selector < 0 or rule.id != rules.selectors[selector].id or not _asked(selector, spans):
+        if rule.id != rules.selectors[selector].id or not _asked(selector, spans):
             continue
         slots = _slots(entry, scopes, selector)
         slots = dict.fromkeys((slot for at, slot in in_force if at == number), 0) | slots
@@ -101,7 +101,7 @@ def _by_rule(
 
 
 def _asked(selector: int, spans: NDArray[np.int64]) -> bool:
-    return int(spans[0]) <= selector < int(spans[4])
+    return int(spans[Span.COUNTED]) <= selector < int(spans[Span.END])
 
 
 def _slots(entry: NDArray[np.uint64], scopes: Scopes, selector: int) -> dict[int, int]:

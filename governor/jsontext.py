@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from governor.compiled import compiled
 from governor.ticks import SECOND
 
-__all__ = ["literal", "put", "put_escaped", "put_integer", "put_ticks"]
+__all__ = ["literal", "put", "put_escaped", "put_integer", "put_ten_thousandths", "put_ticks"]
 
 _SECOND = SECOND
 
@@ -60,6 +60,23 @@ def put_integer(out: NDArray[np.uint8], at: int, value: int) -> int:
         out[at + digits - 1 - i] = 48 + value % 10
         value //= 10
     return at + digits
+
+
+@compiled
+def put_ten_thousandths(out: NDArray[np.uint8], at: int, value: int) -> int:
+    """A number of ten-thousandths as a decimal, without needless zeros."""
+    at = put_integer(out, at, value // 10_000)
+    rest = value % 10_000
+    if rest == 0:
+        return at
+    out[at] = 46
+    for i in range(4):
+        out[at + 4 - i] = 48 + rest % 10
+        rest //= 10
+    at += 5
+    while out[at - 1] == 48:
+        at -= 1
+    return at
 
 
 @compiled

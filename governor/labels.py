@@ -27,6 +27,7 @@ from governor.ads import (
     grown,
 )
 from governor.compiled import compiled, integer
+from governor.fatigue.versions import Version
 from governor.hashing import hash_bytes
 from governor.policy import Consent
 from governor.scopes import Scopes
@@ -166,6 +167,12 @@ class Labels:
             scopes.reserve(number)
             if name is not None:
                 scopes.enter(number, json.loads(name))
+
+    def learn(self, version: Version) -> None:
+        """Note for every ad the curves that it goes by from now on."""
+        if self.scopes is not None:
+            known = ((i, name) for i, name in enumerate(self.ad_names) if name is not None)
+            self.scopes.learn(version, ((i, json.loads(name)) for i, name in known))
 
     def reserve(self, hashed: int) -> int:
         """The number of the ad with this hash; its name may follow."""

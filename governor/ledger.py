@@ -31,6 +31,9 @@ from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
 from governor.evaluation import supply
 from governor.events import MAX_ID_BYTES, Columns
 from governor.excluding import excluded
+from governor.fatigue.histories import History, history_of
+from governor.fatigue.sampling import Marks, Sampled, Shares, choose
+from governor.fatigue.versions import Version
 from governor.hashing import hash_bytes
 from governor.holding import DONE, FULL, NARROW, UNHEARD, Governing, Spoken
 from governor.image import Image, image_of, put_back
@@ -90,6 +93,8 @@ class Taken:
     say (`governor.rules.CONTROL_REASONS`)."""
     withdrawn: int
     """Tombstones among the decisions."""
+    sampled: Sampled
+    """Rows taken of people who are observed."""
 
 
 class Ledger:
@@ -111,6 +116,8 @@ class Ledger:
         self.horizon = horizon
         self.row_limit = row_limit
         self.labels = Labels()
+        self.version: Version | None = None
+        self._observed: _Observed | None = None
         self._rows = rows.empty()
         self._govern(policy)
 
@@ -155,9 +162,18 @@ class Ledger:
             )
         self.policy = policy
         self.rules = compile_rules(policy, horizon=self.horizon)
-        self.scopes = Scopes(self.rules)
+        if self.version is not None:
+            self.rules = self.rules.naming(self.version.name)
+        self.scopes = Scopes(self.rules, self.version)
         self.labels.govern(self.scopes)
         self._scratch = Scratch()
+        self._next = 0
+
+    def learn(self, version: Version) -> None:
+        """Go by other curves from now on. Where no rule asks about curves, nothing changes."""
+        self.version = version
+        self.rules = self.rules.naming(version.name)
+        self.labels.learn(version)
         self._next = 0
 
     def reevaluate(self, limit: int) -> int:
@@ -297,6 +313,15 @@ class Ledger:
             return None
         return explaining.export(key, self._entries(row), self.labels)
 
+    def history(self, key: str) -> History | None:
+        """What became of an id's exposures; None for an id without a row."""
+        row = self._find(key)
+        if row < 0 or length_of(self._rows.header[row, 0]) == 0:
+            return None
+        arrays = self._scratch.sized(slots=self.scopes.slots)
+        ads = self.scopes.ads
+        return history_of(self._rows, row, self.rules.arrays, ads, self.labels, arrays)
+
     def raw(self, key: str) -> bytes:
         """An id's raw set as `merge` takes it, of this ledger or another; empty without a row."""
         row = self._find(key)
@@ -365,8 +390,27 @@ class Ledger:
             again,
         )
         changelog = rowcodec.encode(self._rows, self.labels, named)
+        sampled = self._sampled(self._rows.dirty[: self.dirty])
         users = int(rowcodec.settle(self._rows))
-        return Taken(taken, changelog, users, by_rule, withdrawn)
+        return Taken(taken, changelog, users, by_rule, withdrawn, sampled)
+
+    def observe(self, shares: Shares, marks: Marks) -> None:
+        """Tell with each flush which of its rows are of people who are observed."""
+        self._observed = _Observed(shares, marks)
+
+    def observed(self, first: int, limit: int) -> tuple[list[bytes], int]:
+        """Keys of the observed among ``limit`` rows from ``first`` on, and where to go on; 0 at
+        the end."""
+        end = min(first + limit, int(self._rows.state[State.ROWS]))
+        found = self._sampled(np.arange(first, end))
+        return found.changed, end if end < self._rows.state[State.ROWS] else 0
+
+    def _sampled(self, some: NDArray[np.int64]) -> Sampled:
+        if self._observed is None:
+            return Sampled([], [])
+        bound = self._observed.bounds(self.labels)
+        marks, widest = self._observed.marks, self._observed.shares.widest
+        return choose(self._rows, some, marks, bound, widest)
 
     def sweep(self, limit: int) -> None:
         """Look at the next ``limit`` rows: withdraw decisions that have run out by `newest`, and
@@ -444,6 +488,25 @@ class Ledger:
     def _compact(self) -> None:
         if rows.wasteful(self._rows):
             self._rows = rows.compact(self._rows)
+
+
+class _Observed:
+    """Who is observed, as it concerns the ads of one partition."""
+
+    def __init__(self, shares: Shares, marks: Marks) -> None:
+        self.shares, self.marks = shares, marks
+        self._bound: NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+    def bounds(self, labels: Labels) -> NDArray[np.uint64]:
+        """The largest mark that is observed, by ad."""
+        known = len(self._bound)
+        if known < len(labels):
+            new = [
+                self.shares.bound(labels.labels_of(ad).get("campaign"))
+                for ad in range(known, len(labels))
+            ]
+            self._bound = np.concatenate((self._bound, np.array(new, np.uint64)))
+        return self._bound
 
 
 @compiled

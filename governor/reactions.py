@@ -23,7 +23,7 @@ from governor.rules import ByRule, Ordered, RuleArrays, Scalar, Span
 from governor.scopes import LABELLED, SENSITIVE, UNSEEN, Ads, Col, Want, agrees, merged_ad
 from governor.scratch import Found, Row, ScratchArrays, Slot, Streak
 
-__all__ = ["mark_seen", "react", "tire_of_ignored"]
+__all__ = ["exposure_of", "mark_seen", "react", "tire_of_ignored"]
 
 ANSWERED = 2
 """Mark of an exposure that an engagement answers."""
@@ -32,7 +32,7 @@ _AD_BITS = np.uint64(24)
 _NOTHING = np.uint64(0)
 _UNMEASURABLE = np.uint64(UNMEASURABLE)
 _NOW, _BARE, _TYPE, _ALLOWED = Row.NOW, Row.BARE, Row.TYPE, Row.ALLOWED
-_IGNORED, _REACTION, _END = Span.IGNORED, Span.REACTION, Span.END
+_IGNORED, _FATIGUE, _REACTION, _END = Span.IGNORED, Span.FATIGUE, Span.REACTION, Span.END
 _WINDOW, _NUMBER = Ordered.WINDOW, Ordered.NUMBER
 _LIMIT, _WITHIN, _LEVELS, _SEEN_ONLY = ByRule.LIMIT, ByRule.WITHIN, ByRule.LEVELS, ByRule.SEEN
 _MULTIPLIER = Scalar.MULTIPLIER
@@ -57,7 +57,7 @@ def mark_seen(entry: NDArray[np.uint64], scratch: ScratchArrays) -> None:
         if not shadowed(entry[j, 0]):
             scratch.mark[j] = SEEN
         elif not _contradicted(entry, bare, j):
-            shown = _exposure_of(entry, bare, j)
+            shown = exposure_of(entry, bare, j)
             if shown >= 0:
                 scratch.mark[shown] = SEEN
 
@@ -72,7 +72,7 @@ def _contradicted(entry: NDArray[np.uint64], bare: int, j: int) -> bool:
 
 
 @compiled
-def _exposure_of(entry: NDArray[np.uint64], bare: int, j: int) -> int:
+def exposure_of(entry: NDArray[np.uint64], bare: int, j: int) -> int:
     """The live exposure with the impression id of entry ``j``, or -1."""
     wanted = entry[j, 2] >> _AD_BITS
     if wanted == _NOTHING:
@@ -133,7 +133,7 @@ def react(
 def _whole_ad(entry: NDArray[np.uint64], ads: Ads, scratch: ScratchArrays, j: int) -> int:
     """The ad of an engagement, with its exposure's labels where it names none; -1 if missing."""
     own = ad_of(entry[j, 2])
-    shown = _exposure_of(entry, scratch.row[_BARE], j)
+    shown = exposure_of(entry, scratch.row[_BARE], j)
     if shown < 0:
         return own
     merged = merged_ad(ads, own, ad_of(entry[shown, 2]))
@@ -149,7 +149,7 @@ def tire_of_ignored(
     """Find rests after exposures in a row that nobody answered; how many throttles there are."""
     it = scratch.row
     span = rules.spans[it[_TYPE]]
-    for selector in range(span[_IGNORED], span[_REACTION]):
+    for selector in range(span[_IGNORED], span[_FATIGUE]):
         rule = rules.first[selector]
         number = rules.ordered[rule, _NUMBER]
         if not (it[_ALLOWED] >> number) & 1:
@@ -240,7 +240,7 @@ def _mark_answered(
     for j in range(bare):
         if kind_of(entry[j, 0]) != ENGAGEMENT or shadowed(entry[j, 0]):
             continue
-        shown = _exposure_of(entry, bare, j)
+        shown = exposure_of(entry, bare, j)
         if shown < 0 and ads.ad[ad_of(entry[j, 2]), _FLAGS] & LABELLED:
             shown = _last_touch(entry, ads, bare, j, within)
         if shown >= 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 
 from governor.ads import ad_hash
 from governor.entries import CLICK, COMPLAINT, CONVERSION, HIDDEN, OTHER
-from governor.policy import Cap, Fatigue, Ignored, Policy, Reaction, Rule, Spacing
+from governor.policy import (
+    Attribution,
+    Cap,
+    Fatigue,
+    Ignored,
+    Policy,
+    Reaction,
+    Rule,
+    Spacing,
+)
+from governor.policy.durations import DAY
 from governor.siphash import key_of
 
 __all__ = [
@@ -36,6 +46,7 @@ __all__ = [
     "Scalar",
     "Selector",
     "Span",
+    "attribution_windows",
     "compile_rules",
     "needed_by",
 ]
@@ -55,6 +66,9 @@ CALENDARS = ("day", "week", "month")
 
 STATES = ("prospect", "engaged", "customer", "lapsed")
 """Lifecycle states, in the order of their bits."""
+
+CURVED = ("creative", "campaign", "category")
+"""Dimensions whose labels have curves of their own, from the finest on."""
 
 ALL_STATES = (1 << len(STATES)) - 1
 
@@ -80,10 +94,11 @@ class Span:
     COUNTED = 0  # caps and spacings that count whatever was rendered
     VIEWED = 1  # caps and spacings that count what was seen
     IGNORED = 2
-    REACTION = 3
-    END = 4
-    LONGEST = 5  # ticks that the counting rules look back
-    SIZE = 6
+    FATIGUE = 3
+    REACTION = 4
+    END = 5
+    LONGEST = 6  # ticks that the counting rules look back
+    SIZE = 7
 
 
 class Scalar:
@@ -129,7 +144,7 @@ class ByRule:
     LEVELS = 7
     SOFT = 8  # does not act in a holdout
     SEEN = 9  # counts what was seen only
-    SELECTOR = 10  # -1 for a rule that does nothing yet
+    SELECTOR = 10
     SIZE = 11
 
 
@@ -164,6 +179,7 @@ class RuleTexts(NamedTuple):
     start: NDArray[np.int64]  # the quoted name
     name_end: NDArray[np.int64]  # and after it, its evidence up to the first number that varies
     tail: NDArray[np.uint8]  # the end of the record, up to decided_at
+    curves: NDArray[np.uint8]  # the version of curves, as JSON
 
 
 @dataclass(frozen=True)
@@ -174,9 +190,14 @@ class Selector:
     per: tuple[str, ...]
     match: tuple[tuple[str, tuple[str, ...]], ...]
     sort: int
-    """COUNTED, VIEWED, IGNORED or REACTION of `Span`."""
+    """COUNTED, VIEWED, IGNORED, FATIGUE or REACTION of `Span`."""
     what: str = ""
-    """A reaction's type of engagement; an ignored rule's own name."""
+    """A reaction's type of engagement; the own name of a rule that has its selector alone."""
+
+    @property
+    def finest(self) -> str:
+        """For which dimension there are curves that tell its labels apart, as far as any does."""
+        return next((each for each in CURVED if each in self.per), "user")
 
 
 @dataclass(frozen=True)
@@ -190,6 +211,19 @@ class Rules:
     excluded: Excluded
     texts: RuleTexts
 
+    @property
+    def tiring(self) -> bool:
+        """Whether any of them asks about curves."""
+        return any(isinstance(rule, Fatigue) for rule in self.policy.rules)
+
+    def naming(self, version: str | None) -> Rules:
+        """The same, in decisions that name this version of curves where any rule asks about them.
+
+        Args:
+            version: None while there is none.
+        """
+        return replace(self, texts=_texts(self.policy, version if self.tiring else None))
+
 
 def compile_rules(policy: Policy, *, horizon: int) -> Rules:
     """The policy's rules as arrays, for rows that look back ``horizon`` ticks."""
@@ -197,11 +231,12 @@ def compile_rules(policy: Policy, *, horizon: int) -> Rules:
     by_rule = [_selector(rule) for rule in policy.rules]
     selectors = tuple(
         sorted(
-            {one for one in by_rule if one is not None},
+            set(by_rule),
             key=lambda one: (types.index(one.id), one.sort, by_rule.index(one)),
         )
     )
     custom = [rule.type for rule in policy.rules if isinstance(rule, Reaction)]
+    custom += [each for one in policy.attribution for each in one.type]
     custom_types = {
         text: CUSTOM_TYPE + i
         for i, text in enumerate(
@@ -211,13 +246,13 @@ def compile_rules(policy: Policy, *, horizon: int) -> Rules:
     place = {one: i for i, one in enumerate(selectors)}
     thresholds = [_threshold(rule) for rule in policy.rules]
     order = sorted(
-        (i for i, one in enumerate(by_rule) if one is not None),
-        key=lambda i: (place[_some(by_rule[i])], thresholds[i], i),
+        range(len(by_rule)),
+        key=lambda i: (place[by_rule[i]], thresholds[i], i),
     )
-    counts = np.bincount([place[_some(by_rule[i])] for i in order], minlength=len(selectors))
+    counts = np.bincount([place[by_rule[i]] for i in order], minlength=len(selectors))
     need = np.zeros(len(selectors), np.int64)
     for i in order:
-        at = place[_some(by_rule[i])]
+        at = place[by_rule[i]]
         need[at] = max(need[at], needed_by(policy.rules[i], policy))
     type_start, type_text = _joined(one.encode() for one in types)
     names = [*(rule.name for rule in policy.rules), *CONTROL_REASONS]
@@ -239,7 +274,7 @@ def compile_rules(policy: Policy, *, horizon: int) -> Rules:
         rule=_table(
             ByRule.SIZE,
             (
-                _by_rule(rule, policy, -1 if one is None else place[one])
+                _by_rule(rule, policy, place[one])
                 for rule, one in zip(policy.rules, by_rule, strict=True)
             ),
         ),
@@ -263,6 +298,33 @@ def compile_rules(policy: Policy, *, horizon: int) -> Rules:
     )
 
 
+def attribution_windows(
+    fitting: Sequence[Attribution], custom_types: Mapping[str, int]
+) -> list[int]:
+    """How many ticks after an exposure an engagement still answers it, by the engagement's type.
+
+    Args:
+        fitting: the items of ``attribution`` that fit the exposure, in the policy's order.
+        custom_types: the numbers of types that are texts.
+
+    Returns:
+        By number of the type, 0 for types that are no answer; under 0, which is no type's number,
+        the longest.
+    """
+    names: list[str] = [""] * (CUSTOM_TYPE + len(custom_types))
+    for name, number in (*ENGAGEMENT_TYPES.items(), *custom_types.items()):
+        names[number] = name
+    windows = [
+        next((one.window for one in fitting if not one.type or name in one.type), DAY)
+        for name in names
+    ]
+    for number in (HIDDEN, COMPLAINT):
+        windows[number] = 0
+    known = [*ENGAGEMENT_TYPES.values(), OTHER, *custom_types.values()]
+    windows[0] = max(windows[number] for number in known)
+    return windows
+
+
 def _by_rule(rule: Rule, policy: Policy, selector: int) -> tuple[int, ...]:
     return (
         _KINDS[rule.kind],
@@ -274,26 +336,21 @@ def _by_rule(rule: Rule, policy: Policy, selector: int) -> tuple[int, ...]:
         rule.within if isinstance(rule, Ignored) else 0,
         rule.levels if isinstance(rule, Ignored) else 0,
         isinstance(rule, Ignored | Fatigue),
-        not isinstance(rule, Reaction | Fatigue) and rule.count == "viewable",
+        not isinstance(rule, Reaction) and rule.count == "viewable",
         selector,
     )
 
 
-def _selector(rule: Rule) -> Selector | None:
+def _selector(rule: Rule) -> Selector:
     match = tuple(sorted((key, tuple(sorted(values))) for key, values in rule.match.items()))
     if isinstance(rule, Fatigue):
-        return None
+        return Selector(rule.id, rule.per, match, Span.FATIGUE, rule.name)
     if isinstance(rule, Reaction):
         return Selector(rule.id, rule.per, match, Span.REACTION, rule.type)
     if isinstance(rule, Ignored):
         return Selector(rule.id, rule.per, match, Span.IGNORED, rule.name)
     sort = Span.VIEWED if rule.count == "viewable" else Span.COUNTED
     return Selector(rule.id, rule.per, match, sort)
-
-
-def _some(selector: Selector | None) -> Selector:
-    assert selector is not None
-    return selector
 
 
 def _threshold(rule: Rule) -> int:
@@ -314,6 +371,8 @@ def needed_by(rule: Rule, policy: Policy) -> int:
     if isinstance(rule, Cap):
         lightest = min([ad.weight for ad in policy.ads] + [100])
         return -(-100 * rule.limit // lightest)
+    if isinstance(rule, Fatigue):
+        return rule.needed
     return rule.ignored * rule.levels if isinstance(rule, Ignored) else 1
 
 
@@ -378,7 +437,7 @@ def _scalars(policy: Policy, types: Sequence[str], horizon: int) -> NDArray[np.i
     return scalars
 
 
-def _texts(policy: Policy) -> RuleTexts:
+def _texts(policy: Policy, version: str | None = None) -> RuleTexts:
     parts, starts, ends, at = [], [], [], 0
     for name, evidence in (
         *((rule.name, _evidence(rule)) for rule in policy.rules),
@@ -390,12 +449,17 @@ def _texts(policy: Policy) -> RuleTexts:
         ends.append(at + len(quoted))
         parts.append(part)
         at += len(part)
-    tail = b'],"policy":%s,"curves":null,"decided_at":' % json.dumps(policy.version).encode()
+    curves = json.dumps(version).encode()
+    tail = b'],"policy":%s,"curves":%s,"decided_at":' % (
+        json.dumps(policy.version).encode(),
+        curves,
+    )
     return RuleTexts(
         np.frombuffer(b"".join(parts), np.uint8),
         np.array([*starts, at], np.int64),
         np.array(ends, np.int64),
         np.frombuffer(tail, np.uint8),
+        np.frombuffer(curves, np.uint8),
     )
 
 
@@ -407,7 +471,9 @@ def _evidence(rule: Rule) -> str:
         return '{"limit":'
     if isinstance(rule, Reaction):
         return f'{{"type":{json.dumps(rule.type)},"at":'
-    return f'{{"ignored":{rule.ignored},"streak":' if isinstance(rule, Ignored) else ""
+    if isinstance(rule, Fatigue):
+        return f'{{"floor":{rule.floor},"expected":'
+    return f'{{"ignored":{rule.ignored},"streak":'
 
 
 def _table(columns: int, rows: Iterable[Sequence[int]]) -> NDArray[np.int64]:

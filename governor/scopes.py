@@ -23,9 +23,18 @@ from numpy.typing import NDArray
 from governor import zones
 from governor.ads import FIELDS, TYPE_KEY, ZONE_KEY, ad_hash, grown
 from governor.compiled import compiled, integer
+from governor.fatigue.versions import Version
+from governor.fatigue.worn import curve_for, worn
 from governor.hashing import mix
 from governor.policy.model import multiplied
-from governor.rules import CALENDARS, Rules, Scalar, Selector, Span
+from governor.rules import (
+    CALENDARS,
+    Rules,
+    Scalar,
+    Selector,
+    Span,
+    attribution_windows,
+)
 
 __all__ = [
     "ABSENT", "ALWAYS", "LABELLED", "NAMED", "SENSITIVE", "UNASKED", "UNSEEN", "Ads", "Col",
@@ -67,12 +76,13 @@ class Col:
     CAMPAIGN = 5  # label of the campaign, without a match
     WORDS = 6  # where the hashes of its labels begin
     WORDS_END = 7
-    SLOTS = 8  # from here on: its slot under each selector
+    WINDOWS = 8  # row of `Ads.window`
+    SLOTS = 9  # from here on: its slot under each selector
 
 
 _FLAGS, _WORDS, _WORDS_END = Col.FLAGS, Col.WORDS, Col.WORDS_END
 
-_FILL = (100, 0, ABSENT, ABSENT, UNASKED, UNASKED, 0, 0)
+_FILL = (100, 0, ABSENT, ABSENT, UNASKED, UNASKED, 0, 0, 0)
 
 
 class Ads(NamedTuple):
@@ -89,6 +99,7 @@ class Ads(NamedTuple):
     period: NDArray[np.int64]  # when each period begins, in ticks
     pair: NDArray[np.uint64]  # an engagement's ad and its exposure's; open table, zero is free
     merged: NDArray[np.int32]  # the ad that their labels make
+    window: NDArray[np.int64]  # see `rules.attribution_windows`; a row for all ads alike
 
 
 class Scopes:
@@ -96,16 +107,19 @@ class Scopes:
 
     Args:
         rules: what they are worked out for.
+        version: of the curves that rules of fatigue go by; None while there is none.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, version: Version | None = None) -> None:
         self._rules = rules
+        self._version = version
         self.policy = rules.policy
         self._slots: dict[tuple[int, str], int] = {}
         self._labels: dict[tuple[str, str], int] = {}
         self._zones: dict[str, int] = {}
         self._pairs = 0
         self._words = 0
+        self._windows: dict[tuple[int, ...], int] = {}
         self.label_names: list[str] = []
         self.ads = Ads(
             ad=self._blank(16),
@@ -119,7 +133,10 @@ class Scopes:
             period=np.zeros(0, np.int64),
             pair=np.zeros(16, np.uint64),
             merged=np.zeros(16, np.int32),
+            window=np.zeros((0, 0), np.int64),
         )
+        self.worn = worn(rules, version, len(self.ads.ad))
+        self._windows_of({})
         self.zone(self.policy.timezone)
         self.label("retargeting", ())
 
@@ -130,6 +147,27 @@ class Scopes:
             longer = self._blank(2 * ad)
             longer[: len(table)] = table
             self.ads = self.ads._replace(ad=longer)
+        if ad >= len(self.worn.curve):
+            self.worn = self.worn._replace(curve=grown(self.worn.curve, len(self.ads.ad)))
+
+    def learn(self, version: Version, ads: Iterable[tuple[int, Mapping[str, str]]]) -> None:
+        """Go by other curves from now on.
+
+        Args:
+            version: theirs.
+            ads: number and labels of every ad that has been entered.
+        """
+        self._version = version
+        self.worn = worn(self._rules, version, len(self.ads.ad))
+        for ad, labels in ads:
+            self._wear(ad, labels)
+
+    def _wear(self, ad: int, labels: Mapping[str, str]) -> None:
+        """Note the curves that hold for an ad."""
+        if self._version is not None and self._rules.tiring:
+            self.worn.curve[ad] = [
+                curve_for(self._version, each, labels) for each in self._rules.selectors
+            ]
 
     def _blank(self, size: int) -> NDArray[np.int32]:
         blank = np.full((size, Col.SLOTS + len(self._rules.selectors)), ABSENT, np.int32)
@@ -160,12 +198,14 @@ class Scopes:
             row[Col.FLAGS] |= SENSITIVE
             weights.append(sensitive.multiplier)
         row[Col.WEIGHT] = multiplied(weights) if weights else 100
+        row[Col.WINDOWS] = self._windows_of(labels)
         for i, selector in enumerate(self._rules.selectors):
             exempt = row[Col.FLAGS] & ALWAYS and selector.sort != Span.REACTION
             text = None if exempt else _value(labels, selector)
             if text is not None:
                 row[Col.SLOTS + i] = self._slot(i, selector, text)
         self._enter_words(ad, labels)
+        self._wear(ad, labels)
 
     def label(self, text: str, match: Sequence[tuple[str, tuple[str, ...]]]) -> int:
         """The number of a label, new or known."""
@@ -260,6 +300,19 @@ class Scopes:
     def slots(self) -> int:
         """How many there are."""
         return len(self._slots)
+
+    def _windows_of(self, labels: Mapping[str, str]) -> int:
+        """The row of the attribution windows of an ad with these labels."""
+        items = self.policy.attribution
+        fitting = tuple(i for i, one in enumerate(items) if _meets(labels, one.match.items()))
+        number = self._windows.get(fitting)
+        if number is None:
+            number = self._windows[fitting] = len(self._windows)
+            windows = attribution_windows([items[i] for i in fitting], self._rules.custom_types)
+            row = np.array([windows], np.int64)
+            table = np.concatenate((self.ads.window, row)) if number else row
+            self.ads = self.ads._replace(window=table)
+        return number
 
     def _enter_words(self, ad: int, labels: Mapping[str, str]) -> None:
         words = sorted(ad_hash(f"{key}\0{value}".encode()) for key, value in labels.items())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from governor.rows import CAPACITIES
 from governor.rules import CALENDARS
 
-__all__ = ["Found", "Row", "Scratch", "ScratchArrays", "Slot", "Streak"]
+__all__ = ["Course", "Found", "Row", "Scratch", "ScratchArrays", "Slot", "Streak", "Wear"]
 
 
 class Slot:
@@ -36,6 +36,30 @@ class Streak:
     SIZE = 6
 
 
+class Course:
+    """Columns of `ScratchArrays.course`: a label value's exposures, for a rule of fatigue."""
+
+    ROUND = 0
+    DEPTH = 1  # how many there are
+    NEWEST = 2  # entry
+    OLDEST = 3
+    CURVE = 4  # row of the tables; -1 where it may not be used
+    STREAK = 5  # rests in a row that were followed by no answer
+    LAST = 6  # time of the last one taken in
+    TOGETHER = 7  # how many were taken in at that time
+    STRATUM = 8
+    SIZE = 9
+
+
+class Wear:
+    """Columns of `ScratchArrays.wear`, beside those of `Course`."""
+
+    WORN = 0  # the wear of those before `Course.LAST`, as of then
+    ENGAGED = 1
+    EXPECTED = 2
+    SIZE = 3
+
+
 class Found:
     """Columns of `ScratchArrays.found`: a rule or a control in force on a label."""
 
@@ -46,7 +70,7 @@ class Found:
     FIRST = 4  # what the evidence says: effective limit; time of an engagement or control; streak
     SECOND = 5  # effective window or rest
     SLOT = 6  # under the rule's selector; -1 for controls
-    THIRD = 7  # level
+    THIRD = 7  # level; depth and share of a fatigue, see `fatigue.tiring`
     SIZE = 8
 
 
@@ -74,10 +98,13 @@ class ScratchArrays(NamedTuple):
     round: NDArray[np.int64]
     slot: NDArray[np.int64]
     streak: NDArray[np.int64]
+    course: NDArray[np.int64]
+    wear: NDArray[np.float64]
     found: NDArray[np.int64]
     mark: NDArray[np.uint8]  # by entry
     ticks: NDArray[np.int64]  # by entry
     weight: NDArray[np.int64]  # by entry
+    answer: NDArray[np.int64]  # by entry: see `fatigue.settlement.join`
     want: NDArray[np.int64]  # what is missing: a `scopes.Want`, and two ads
     period: NDArray[np.int64]  # (3, 3): zone, begin and end of the last period asked for
     row: NDArray[np.int64]  # what holds of the row being evaluated, see `Row`
@@ -106,10 +133,13 @@ def _arrays(slots: int, found: int) -> ScratchArrays:
         round=np.zeros(1, np.int64),
         slot=np.zeros((slots, Slot.SIZE), np.int64),
         streak=np.zeros((slots, Streak.SIZE), np.int64),
+        course=np.zeros((slots, Course.SIZE), np.int64),
+        wear=np.zeros((slots, Wear.SIZE)),
         found=np.zeros((found, Found.SIZE), np.int64),
         mark=np.zeros(entries, np.uint8),
         ticks=np.zeros(entries, np.int64),
         weight=np.zeros(entries, np.int64),
+        answer=np.zeros(entries, np.int64),
         want=np.zeros(3, np.int64),
         period=np.full((len(CALENDARS), 3), -1, np.int64),
         row=np.zeros(Row.SIZE, np.int64),

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from governor.fatigue.versions import Version
 from governor.oracle.events import (
     SECOND,
     Entry,
@@ -23,7 +24,8 @@ from governor.oracle.events import (
     ticks,
 )
 from governor.oracle.rows import Arrival, Joined, Row, entries_of, rekeyed, row_of
-from governor.oracle.rules import Decision, decide
+from governor.oracle.rules import Decision, decide, items
+from governor.oracle.settlement import answers
 from governor.oracle.ties import TooManyOrdersError, orders
 from governor.policy import Cap, Policy, Spacing
 
@@ -56,10 +58,14 @@ class Oracle:
         policy: what governs; it may be replaced at any time.
         horizon: how far back a row remembers, in ticks.
         row_limit: how many entries of each kind a row remembers, whatever the rules.
+        version: of the curves that rules of fatigue go by; it may be replaced too.
     """
 
-    def __init__(self, policy: Policy, *, horizon: int, row_limit: int) -> None:
+    def __init__(
+        self, policy: Policy, *, horizon: int, row_limit: int, version: Version | None = None
+    ) -> None:
         self.policy = policy
+        self.version = version
         self.horizon = horizon
         self.row_limit = row_limit
         self.rows: dict[str, list[Arrival]] = defaultdict(list)
@@ -108,7 +114,30 @@ class Oracle:
 
     def decided(self, row: Row | None) -> Decision | None:
         """The decision that follows from a row."""
-        return decide(row, self.policy) if row else None
+        return decide(row, self.policy, self.version) if row else None
+
+    def answered(self, key: str) -> list[tuple[int, str, int, bool]]:
+        """What became of an id's exposures by one order of ties, as `answers_of` says it."""
+        return self.answers_of(self.row(key))
+
+    def answers_of(self, row: Row | None) -> list[tuple[int, str, int, bool]]:
+        """Of each exposure of a row that counts: its time, its campaign, when it was first
+        answered (-1: it was not) and whether an answer could have been seen, in order."""
+        if row is None:
+            return []
+        first = answers(row, self.policy)
+        return sorted(
+            (
+                e.ts,
+                e.labels["campaign"],
+                first.get(e, -1),
+                e.measurable
+                and not row.refused
+                and all(ad.measurable for ad in items(e, self.policy)),
+            )
+            for e in row.shown
+            if all(ad.priority != "always" for ad in items(e, self.policy))
+        )
 
     def admissible(self, key: str) -> list[Decision | None]:
         """Every decision of an id that some order of ties explains; nearly always one."""
@@ -119,8 +148,9 @@ class Oracle:
                 answers.append(answer)
         return answers
 
-    def admissible_rows(self, key: str) -> Iterator[Row | None]:
-        """What the id's row is, by each order of ties that could matter."""
+    def admissible_rows(self, key: str, *, every_tie: bool = False) -> Iterator[Row | None]:
+        """What the id's row is, by each order of ties that could matter to a decision; or, with
+        ``every_tie``, to anything."""
         arrivals = self.rows.get(key)
         if not arrivals:
             yield None
@@ -128,7 +158,8 @@ class Oracle:
         plain = all(isinstance(rule, Cap | Spacing) for rule in self.policy.rules)
         entries = self.entries(key)
         said = any(e.topic != "impression" or e.zone or e.consent is not None for e in entries)
-        for rank in orders(entries, self.row_limit, every_tie=said or not plain):
+        every_tie = every_tie or said or not plain
+        for rank in orders(entries, self.row_limit, every_tie=every_tie):
             yield row_of(arrivals, self.policy, self.horizon, self.row_limit, rank)
 
 
@@ -166,7 +197,7 @@ def by_scope(decision: Mapping[str, Any] | None) -> dict[str, Decision]:
     return {
         each["label"]
         + (f" where {each['match']}" if "match" in each else "")
-        + (" in shadow" if each["state"] == "shadow" else ""): each
+        + {"shadow": " in shadow", "softened": " softened"}.get(each["state"], ""): each
         for each in (decision or {"throttles": []})["throttles"]
     }
 

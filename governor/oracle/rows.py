@@ -20,7 +20,7 @@ from typing import Any
 from governor import zones
 from governor.oracle.events import Entry
 from governor.oracle.ties import Rank
-from governor.policy import Cap, Ignored, Policy, Reaction, Rule, Spacing
+from governor.policy import Cap, Fatigue, Ignored, Policy, Reaction, Rule, Spacing
 
 __all__ = ["Arrival", "Joined", "Row", "entries_of", "label_of", "matches", "rekeyed", "row_of"]
 
@@ -81,6 +81,8 @@ class Row:
     refused: bool
     refused_at: int | None
     """When consent was refused; None where it was just never granted."""
+    cut: int
+    """The newest of what was pushed out for want of room, in ticks; -1 where nothing was."""
 
     @property
     def id_type(self) -> str:
@@ -135,6 +137,7 @@ def row_of(
         zone or policy.timezone,
         consent.refused,
         consent.at,
+        held.cut,
     )
 
 
@@ -144,10 +147,20 @@ class _Held:
     def __init__(self, policy: Policy, key: str, horizon: int, row_limit: int, rank: Rank) -> None:
         self._new = partial(_Held, policy, key, horizon, row_limit, rank)
         self._keep = partial(_Kept, policy, key, horizon, row_limit, rank)
+        self._horizon = horizon
         self.consent = _Consent(policy.consent.required, rank)
         self.admitted: list[Entry] = []
         self.zoned: list[Entry] = []
         self._erased = -1
+        self._cut = -1
+
+    @property
+    def cut(self) -> int:
+        """The newest time of what there was no room for; -1 where there was for all."""
+        oldest, kept = self.now - self._horizon, set(self.kept().all(self.admitted))
+        pushed = [e.ts for e in self.admitted if e not in kept and e.ts > oldest]
+        cut = max([*pushed, self._cut], default=-1)
+        return cut if cut > oldest else -1
 
     @property
     def now(self) -> int:
@@ -187,20 +200,24 @@ class _Held:
         """Let go of engagements that consent no longer covers, and of what had no room before."""
         out = self.consent.keeps_out
         if any(map(out, self.admitted)):
+            self._cut = self.cut
             self.admitted = [e for e in kept.all(self.admitted) if not out(e)]
 
     def _erase(self, until: int) -> None:
         self._erased = max(self._erased, until)
         self.consent.forget(self._erased)
+        self._cut = self._cut if self._cut > self._erased else -1
         self.admitted = [e for e in self.admitted if e.ts > self._erased]
         self.zoned = [e for e in self.zoned if e.ts > self._erased]
 
     def _join(self, other: _Held, at: int) -> None:
         kept, theirs = self.kept(), other.kept().all(other.admitted)
+        cut = max(self.cut, other.cut)
         self.consent.join(other.consent, at)
         self._keep_out(kept)
         self.admitted += [e for e in theirs if not self.consent.keeps_out(e)]
         self.zoned += other.zoned
+        self._cut = max(self._cut, cut)
         self._erase(self._erased)
 
 
@@ -293,7 +310,7 @@ class _Kept:
         recent = self._recent(admitted, "impression")
         wanted = set(recent[: self.row_limit])
         for rule in self._rules():
-            if isinstance(rule, Cap | Spacing | Ignored):
+            if isinstance(rule, Cap | Spacing | Ignored | Fatigue):
                 classes: dict[str, list[Entry]] = defaultdict(list)
                 for e in recent:
                     label = label_of(rule.per, e.labels)
@@ -350,6 +367,8 @@ class _Kept:
         if isinstance(rule, Cap):
             lightest = min((ad.weight for ad in self.policy.ads), default=100)
             return -(-100 * rule.limit // min(lightest, 100))
+        if isinstance(rule, Fatigue):
+            return rule.needed
         return rule.ignored * rule.levels if isinstance(rule, Ignored) else 1
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from governor.fatigue.versions import Version
 from governor.oracle.calendars import period
 from governor.oracle.events import Entry, seconds
+from governor.oracle.fatigue import tired
 from governor.oracle.rows import Row, label_of, matches
-from governor.policy import Cap, Holdout, Ignored, Policy, Reaction, Rule, Spacing, multiplied
+from governor.policy import (
+    Cap,
+    Fatigue,
+    Holdout,
+    Ignored,
+    Policy,
+    Reaction,
+    Rule,
+    Spacing,
+    multiplied,
+)
 
 __all__ = ["Decision", "decide"]
 
@@ -28,19 +41,22 @@ class Rest(NamedTuple):
     until: int | None
     """None: it has no end."""
     evidence: Mapping[str, Any]
+    share: float = 0.0
+    """To bid at instead of resting."""
 
 
-def decide(row: Row, policy: Policy) -> Decision | None:
-    """The decision that follows from a row; None if nothing rests."""
+def decide(row: Row, policy: Policy, version: Version | None = None) -> Decision | None:
+    """The decision that follows from a row, under a version of curves; None if nothing rests."""
     arm = arm_of(row, policy.holdout)
     rests = [*opted_out(row), *hidden(row, policy), *refused(row)]
     for rule in policy.rules:
         if rule.id == row.id_type and acts(rule, arm):
-            rests += during_lifecycle(rule, row, policy, by_rule(rule, row, policy))
-    throttles: dict[tuple[str, str, bool], Decision] = {}
+            rests += during_lifecycle(rule, row, policy, by_rule(rule, row, policy, version))
+    throttles: dict[tuple[str, str, str], Decision] = {}
     for rest in rests:
-        key = rest.label, repr(sorted(rest.match.items())), rest.shadow
+        key = rest.label, repr(sorted(rest.match.items())), _state(rest)
         throttle = throttles.setdefault(key, _empty(rest))
+        throttle["factor"] = min(throttle["factor"], _factor(rest))
         throttle["from"] = min(throttle["from"], seconds(rest.start))
         endless = rest.until is None or throttle["until"] is None
         throttle["until"] = None if endless else max(throttle["until"], seconds(rest.until or 0))
@@ -56,11 +72,21 @@ def decide(row: Row, policy: Policy) -> Decision | None:
     return decision
 
 
+def _state(rest: Rest) -> str:
+    if rest.shadow:
+        return "shadow"
+    return "softened" if rest.share else "throttled"
+
+
+def _factor(rest: Rest) -> float:
+    return 1 if rest.shadow else rest.share or 0
+
+
 def _empty(rest: Rest) -> Decision:
     throttle: Decision = {
         "label": rest.label,
-        "state": "shadow" if rest.shadow else "throttled",
-        "factor": 1 if rest.shadow else 0,
+        "state": _state(rest),
+        "factor": _factor(rest),
         "from": seconds(rest.start),
         "until": 0,
         "remaining": 0,
@@ -92,7 +118,7 @@ def acts(rule: Rule, arm: str | None) -> bool:
     return arm != "ungoverned" and not (arm == "holdout" and soft)
 
 
-def by_rule(rule: Rule, row: Row, policy: Policy) -> Iterator[Rest]:
+def by_rule(rule: Rule, row: Row, policy: Policy, version: Version | None) -> Iterator[Rest]:
     """What rests by a rule, whatever the person's state."""
     if isinstance(rule, Cap):
         return capped(rule, row, policy)
@@ -102,7 +128,7 @@ def by_rule(rule: Rule, row: Row, policy: Policy) -> Iterator[Rest]:
         return reacted(rule, row, policy)
     if isinstance(rule, Ignored):
         return ignored(rule, row, policy)
-    return iter(())
+    return tiring(rule, row, policy, version)
 
 
 def during_lifecycle(rule: Rule, row: Row, policy: Policy, rests: Iterator[Rest]) -> Iterator[Rest]:
@@ -138,7 +164,9 @@ def lifecycle(row: Row, policy: Policy) -> tuple[str, int | None, str]:
 # ---- Exposures ---------------------------------------------------------------------------------
 
 
-def counting(rule: Cap | Spacing | Ignored, row: Row, policy: Policy) -> dict[str, list[Entry]]:
+def counting(
+    rule: Cap | Spacing | Ignored | Fatigue, row: Row, policy: Policy
+) -> dict[str, list[Entry]]:
     """By label, the exposures that a rule counts, newest first."""
     found: dict[str, list[Entry]] = defaultdict(list)
     for e in row.shown:
@@ -333,6 +361,26 @@ def ignored(rule: Ignored, row: Row, policy: Policy) -> Iterator[Rest]:
                 "rest": seconds(rest[1] - rest[0]),
             }
             yield _rest(rule, policy, label, rest[0], rest[1], evidence)
+
+
+def tiring(rule: Fatigue, row: Row, policy: Policy, version: Version | None) -> Iterator[Rest]:
+    """A rest, or a share to bid at, where somebody is tired of a label."""
+    for label, shown in counting(rule, row, policy).items() if version else ():
+        found = tired(rule, shown, row, policy, version) if version else None
+        if found is None:
+            continue
+        long = min(stretched(found.rest, shown[0].labels, policy), row.horizon)
+        if shown[0].ts + long > row.now:
+            evidence = {
+                "floor": rule.floor,
+                "expected": math.floor(found.expected * 10_000 + 0.5) / 10_000,
+                "probability": math.floor(found.probability * 10_000 + 0.5) / 10_000,
+                "depth": len(shown),
+                "curves": version.name if version else None,
+            }
+            start = shown[0].ts
+            rest = _rest(rule, policy, label, start, start + long, evidence)
+            yield rest._replace(share=found.share)
 
 
 def _rest(

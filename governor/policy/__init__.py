@@ -9,6 +9,7 @@ from governor.policy.loading import default_text, load
 from governor.policy.mistakes import Mistake, PolicyError
 from governor.policy.model import (
     Ad,
+    Attribution,
     Cap,
     Consent,
     Controls,
@@ -32,6 +33,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_ROW_LIMIT",
     "Ad",
+    "Attribution",
     "Cap",
     "Consent",
     "Controls",

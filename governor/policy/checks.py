@@ -127,12 +127,13 @@ class Checked:
                 )
                 line = line_of(self.lines, ("rules", i, "reaction", "ignored"))
                 self.mistakes.append(Mistake(line, message))
-        if isinstance(rule, Fatigue):
+        if isinstance(rule, Fatigue) and rule.full is not None and rule.full <= rule.floor:
             message = (
-                f"{rule.name} does nothing yet: fatigue is checked and kept, but not estimated; "
-                "until it is, an ignored reaction rests what people do not answer"
+                f"full {rule.full:g} is not above the floor of {rule.floor:g}: raise full, lower "
+                "floor, or remove full"
             )
-            self.warnings.append(Mistake(line, message))
+            line = line_of(self.lines, ("rules", i, "fatigue", "full"))
+            self.mistakes.append(Mistake(line, message))
 
 
 def _implies(strict: Scoped, lax: Scoped) -> bool:
@@ -150,7 +151,10 @@ def _implies(strict: Scoped, lax: Scoped) -> bool:
     if isinstance(strict, Ignored) and isinstance(lax, Ignored):
         same = (strict.reaction, strict.count) == (lax.reaction, lax.count)
         return same and strict.rest >= lax.rest
-    return isinstance(strict, Fatigue) and isinstance(lax, Fatigue)
+    if isinstance(strict, Fatigue) and isinstance(lax, Fatigue):
+        same = (strict.count, strict.full) == (lax.count, lax.full)
+        return same and strict.floor >= lax.floor and strict.probability <= lax.probability
+    return False
 
 
 def _idle(strict: Scoped, lax: Scoped, line: int) -> str | None:

@@ -16,6 +16,7 @@ from governor.policy.model import (
     KINDS,
     MAX_RULES,
     Ad,
+    Attribution,
     Consent,
     Controls,
     Exclude,
@@ -34,6 +35,7 @@ __all__ = ["default_text", "load"]
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "ads": Ad,
+    "attribution": Attribution,
     "sensitive": Sensitive,
     "quiet_hours": QuietHours,
     "lifecycle": Lifecycle,

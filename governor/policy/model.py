@@ -23,6 +23,7 @@ __all__ = [
     "KINDS",
     "MAX_RULES",
     "Ad",
+    "Attribution",
     "Cap",
     "Consent",
     "Controls",
@@ -163,14 +164,19 @@ class Tiring(_Strict):
 
     floor: Annotated[float, fields.probability("0", "1")] = 0.4
     probability: Annotated[float, fields.probability("0.5", "1")] = 0.9
+    full: Annotated[float | None, fields.probability("0", "1")] = None
+    """Up to it, from the floor on, ads are bid on at a share; none: there is no such share."""
 
 
 class Fatigue(Scoped):
     """A rest when a person's expected engagement falls below a share of what it was at first."""
 
     kind: ClassVar[Literal["fatigue"]] = "fatigue"
+    needed: ClassVar[int] = 16
+    """The newest exposures of a label value that a row keeps for it, however crowded it is."""
 
     fatigue: Tiring
+    count: _Count = "rendered"
 
     @property
     def floor(self) -> float:
@@ -181,6 +187,11 @@ class Fatigue(Scoped):
     def probability(self) -> float:
         """How probable it must be that engagement is below the floor."""
         return self.fatigue.probability
+
+    @property
+    def full(self) -> float | None:
+        """Engagement relative to the first exposure, from which on nothing is held back."""
+        return self.fatigue.full
 
 
 KINDS: Final[Mapping[str, type[Scoped]]] = {
@@ -235,6 +246,19 @@ class Ad(_Strict):
     """Whether an engagement could be seen at all."""
     priority: Annotated[Literal["always"] | None, fields.one_of(("always",))] = None
     """``always``: such exposures count for nothing, and nothing holds such ads back."""
+
+
+class Attribution(_Strict):
+    """How long after an exposure an engagement still answers it, for some types and some ads."""
+
+    window: Annotated[int, fields.between(MINUTE), fields.AS_DURATION]
+    type: Annotated[
+        tuple[Annotated[str, BeforeValidator(fields.reaction_type)], ...],
+        fields.some("[click, visit]", MAX_ITEMS),
+    ] = ()
+    """Types of engagement that it is about; none: all."""
+    match: Annotated[_Match, fields.match(lifecycle=False)] = {}
+    """Of the exposure's labels."""
 
 
 class Sensitive(_Strict):
@@ -341,6 +365,10 @@ class Policy(_Strict):
         fields.some("[{name: night, from: '22:00', to: '07:00'}]", MAX_ITEMS),
     ] = ()
     lifecycle: Lifecycle = Lifecycle()
+    attribution: Annotated[
+        tuple[Attribution, ...], fields.some("[{type: click, window: 1h}]", MAX_ITEMS)
+    ] = ()
+    """The first that fits an engagement and an exposure holds; where none does, a day."""
     holdout: Holdout = Holdout()
     exclude: Exclude = Exclude()
     controls: Controls = Controls()

@@ -8,7 +8,9 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from governor.policy import Cap, Ignored, Policy, Reaction, Spacing, written
+from governor.fatigue.curves import ALL, KNOTS, STRATA, Curve, CurveSet
+from governor.fatigue.versions import Version
+from governor.policy import Cap, Fatigue, Ignored, Policy, Reaction, Spacing, written
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
@@ -53,6 +55,7 @@ class Features:
     widened: bool = False
     linked: bool = False
     erased: bool = False
+    fatigue: bool = False
     restarted: bool = False
     """One person at a time, so that no row is two horizons behind and forgotten."""
 
@@ -69,6 +72,8 @@ class Case:
     horizon: int
     row_limit: int
     batches: tuple[tuple[Event, ...], ...]
+    versions: tuple[Version | None, Version | None] = (None, None)
+    """Curves from the beginning on, and others from half of the batches on."""
     changes: frozenset[int] = field(default_factory=frozenset)
     """Ticks at which clocks were set near this stream."""
 
@@ -113,6 +118,7 @@ def case(seed: int, features: Features, *, users: int = 12, most: int = 32) -> C
         horizon,
         row_limit,
         tuple(batches),
+        _versions(chance, at) if features.fatigue else (None, None),
         frozenset(change * SECOND for _, change in changes),
     )
 
@@ -137,6 +143,7 @@ def random_policy(chance: random.Random, features: Features) -> dict[str, Any]:
     if features.calendar:
         policy["timezone"] = chance.choice(("UTC", "Europe/Berlin", "America/Havana"))
     if features.reactions:
+        policy["attribution"] = [_attribution(chance) for _ in range(chance.randint(1, 3))]
         policy["lifecycle"] = {
             "engaged": written(chance.choice(WINDOWS)),
             "customer": written(chance.choice(WINDOWS)),
@@ -156,6 +163,7 @@ def _rule(chance: random.Random, name: str, features: Features) -> dict[str, Any
     per += ["campaign x channel", "channel x promo x campaign", "category"] * features.modifiers
     rule: dict[str, Any] = {"name": name, "per": chance.choice(per)}
     kinds = ["cap", "cap", "spacing"] + ["reaction", "ignored", "ignored"] * features.reactions
+    kinds += ["fatigue"] * 8 * features.fatigue
     kind = chance.choice(kinds)
     if kind == "cap":
         rule["cap"] = chance.randint(1, 4)
@@ -165,6 +173,11 @@ def _rule(chance: random.Random, name: str, features: Features) -> dict[str, Any
             rule["window"] = written(chance.choice(WINDOWS))
     elif kind == "spacing":
         rule["spacing"] = written(chance.choice((SECOND, 10 * SECOND, MINUTE, HOUR)))
+    elif kind == "fatigue":
+        floor = chance.choice((0.2, 0.4, 0.7))
+        rule["fatigue"] = {"floor": floor, "probability": chance.choice((0.51, 0.7, 0.9))}
+        if chance.random() < 0.5:
+            rule["fatigue"]["full"] = floor + 0.25
     elif kind == "reaction":
         rule |= {"reaction": chance.choice(ENGAGEMENTS), "rest": written(chance.choice(WINDOWS))}
     else:
@@ -198,6 +211,15 @@ def _modify(chance: random.Random, rule: dict[str, Any], kind: str) -> None:
     rule["shadow"] = chance.random() < 0.2
 
 
+def _attribution(chance: random.Random) -> dict[str, Any]:
+    item: dict[str, Any] = {"window": written(chance.choice(WINDOWS))}
+    if chance.random() < 0.7:
+        item["type"] = chance.sample(ENGAGEMENTS, chance.randint(1, 2))
+    if chance.random() < 0.5:
+        item["match"] = {"campaign": chance.sample(sorted(set(CAMPAIGNS)), 2)}
+    return item
+
+
 def _item(chance: random.Random) -> dict[str, Any]:
     match = chance.choice(
         ({"channel": ["ctv"]}, {"campaign": ["C1", "C3"]}, {"promo": ["spring"]}, {"x": ["y"]})
@@ -211,6 +233,44 @@ def _item(chance: random.Random) -> dict[str, Any]:
         )
     )
     return {"match": match, **says}
+
+
+def _versions(chance: random.Random, at: int) -> tuple[Version, Version | None]:
+    return _version(chance, at), _version(chance, at) if chance.random() < 0.5 else None
+
+
+def _version(chance: random.Random, at: int) -> Version:
+    """Curves of some campaigns, creatives and categories, most of which decline."""
+    labels = [f"campaign:{each}" for each in sorted(set(CAMPAIGNS))]
+    labels += ["creative:A", "creative:B", *(f"category:{each}" for each in CATEGORIES)]
+    curves = {label: _curve(chance, label) for label in labels if chance.random() < 0.6}
+    curves[ALL] = _curve(chance, ALL)
+    category_of = {"campaign:C1": "category:shoes"} if chance.random() < 0.5 else {}
+    ages = (0, MINUTE, HOUR, DAY)
+    return Version(
+        CurveSet(at, 30 * DAY, curves, category_of, {}, ages, (0.1, 0.4, 0.9, 1.0)),
+        at - chance.choice((0, HOUR, 2 * DAY, 30 * DAY)),
+    )
+
+
+def _curve(chance: random.Random, label: str) -> Curve:
+    slope = chance.choice((0.0, -0.2, -0.5, -1.0))
+    level = [slope * knot * chance.uniform(0.7, 1.1) for knot in KNOTS]
+    edges = sorted(chance.uniform(0.01, 4) for _ in range(STRATA - 2))
+    return Curve(
+        label=label,
+        base=tuple(chance.uniform(0.01, 0.6) for _ in range(STRATA)),
+        edges=tuple(edges),
+        shape=chance.choice((0.4, 1.0, 3.0)),
+        recovery=chance.choice((0, MINUTE, HOUR, DAY)),
+        level=tuple(level),
+        spread=tuple(min(knot, 1.0) * chance.choice((0.01, 0.1, 0.3)) for knot in KNOTS),
+        exposures=1e4,
+        engagements=1e3,
+        people=1000,
+        coverage=1.0,
+        identified=chance.random() < 0.85,
+    )
 
 
 def looks_back(policy: Policy) -> int:
@@ -227,6 +287,8 @@ def looks_back(policy: Policy) -> int:
         if isinstance(rule, Ignored):
             rest = (rule.rest << (rule.levels - 1)) * times // 100
             longest = max(longest, rule.within + rest)
+        if isinstance(rule, Fatigue):
+            longest = max(longest, 9 * DAY)
         if rule.lifecycle:
             longest = max(longest, policy.lifecycle.engaged, policy.lifecycle.customer)
     return longest
@@ -240,6 +302,8 @@ def _steps(policies: list[Policy], horizon: int) -> set[int]:
             for name in ("window", "rest", "within"):
                 at = getattr(rule, name, 0)
                 steps |= {at - 1, at, at + 1} if at else set()
+        for item in policy.attribution:
+            steps |= {item.window - 1, item.window, item.window + 1}
         for at in (policy.controls.less_often, policy.controls.hide, policy.lifecycle.engaged):
             steps |= {at - 1, at, at + 1} if at <= horizon else set()
     return steps

@@ -23,6 +23,9 @@ MIXES = (
     Features(erased=True, reactions=True, controls=True, modifiers=True),
     Features(restarted=True, reactions=True, controls=True, modifiers=True, calendar=True),
     Features(restarted=True, consent=True, controls=True, crowded=True, erased=True),
+    Features(fatigue=True, reactions=True),
+    Features(fatigue=True, reactions=True, modifiers=True, crowded=True),
+    Features(fatigue=True, restarted=True, reactions=True, modifiers=True, erased=True),
 )
 
 LEAST = {
@@ -38,5 +41,8 @@ LEAST = {
     "published": 1_000,
     "restarts": 1_000,
     "rows before names": 400,
+    "answers": 1_000,
+    "tired": 500,
+    "softened": 100,
 }
 """How much of what a run must have met."""

@@ -14,6 +14,8 @@ import numpy as np
 
 from governor.decisions import GRACE
 from governor.events import Columns, Limits, decode_controls, decode_engagements, decode_impressions
+from governor.fatigue.histories import History
+from governor.fatigue.versions import Version
 from governor.ledger import Ledger
 from governor.oracle import Decision, Entry, Oracle, TooManyOrdersError, compare, ticks
 from governor.oracle.rows import entries_of
@@ -53,10 +55,19 @@ class Pair:
     not come in again, and links, by which an id's events go to another row.
     """
 
-    def __init__(self, policy: Mapping[str, Any], *, horizon: int, row_limit: int) -> None:
+    def __init__(
+        self,
+        policy: Mapping[str, Any],
+        *,
+        horizon: int,
+        row_limit: int,
+        version: Version | None = None,
+    ) -> None:
         checked = Policy.model_validate(policy)
         self.ledger = Ledger(checked, horizon=horizon, row_limit=row_limit)
-        self.oracle = Oracle(checked, horizon=horizon, row_limit=row_limit)
+        self.oracle = Oracle(checked, horizon=horizon, row_limit=row_limit, version=version)
+        if version is not None:
+            self.ledger.learn(version)
         self.horizon, self.row_limit = horizon, row_limit
         self.topic: dict[str, dict[str, Any]] = {}
         """The compacted decisions topic, by key."""
@@ -99,6 +110,12 @@ class Pair:
         assert self.ledger.reevaluate(len(self.ledger)) == 0
         self.oracle.policy = checked
 
+    def learn(self, version: Version) -> None:
+        """Have other curves from now on."""
+        self.ledger.learn(version)
+        assert self.ledger.reevaluate(len(self.ledger) + 1) == 0
+        self.oracle.version = version
+
     def publish(self) -> None:
         """Flush: the topic then says of every row what the ledger decides."""
         taken = self.ledger.take(0)
@@ -126,6 +143,8 @@ class Pair:
         """
         self.publish()
         self.ledger = Ledger(self.ledger.policy, horizon=self.horizon, row_limit=self.row_limit)
+        if self.oracle.version is not None:
+            self.ledger.learn(self.oracle.version)
         if self.met["restarts"] % 2:
             for is_name, records in groupby(names_last(self.changelog), key=_names_an_ad):
                 self.ledger.load(Records.of(list(records)))
@@ -152,6 +171,8 @@ class Pair:
             actual = self.ledger.decide(key)
             self.met["rows"] += 1
             self.met["decisions"] += actual is not None
+            self._count_tired(actual)
+            self._compare_answers(key)
             if compare(self.oracle.decide(key), actual) == []:
                 continue
             try:
@@ -162,6 +183,28 @@ class Pair:
             if [] not in differences:
                 closest: list[str] = min(differences, key=len)
                 raise Mismatch(f"{key!r}: " + "\n  ".join(closest))
+
+    def _count_tired(self, decision: Decision | None) -> None:
+        for throttle in decision["throttles"] if decision else ():
+            tired = any("expected" in evidence for evidence in throttle["evidence"].values())
+            self.met["tired"] += tired
+            self.met["softened"] += throttle["state"] == "softened"
+
+    def _compare_answers(self, key: str) -> None:
+        """Which exposures of a row were answered, and when, is what some order of ties says."""
+        history = self.ledger.history(key)
+        found = [] if history is None else told_answers(history)
+        self.met["answers"] += sum(answer >= 0 for _, _, answer, _ in found)
+        if found == self.oracle.answered(key):
+            return
+        try:
+            rows = self.oracle.admissible_rows(key, every_tie=True)
+            if found in map(self.oracle.answers_of, rows):
+                return
+        except TooManyOrdersError:
+            self.met["answers undecided"] += 1
+            return
+        raise Mismatch(f"{key!r}: {found} were answered, not {self.oracle.answered(key)}")
 
     def _known(self, event: dict[str, Any]) -> dict[str, Any]:
         user = event["user_id"]
@@ -186,12 +229,16 @@ class Pair:
 
 def run(case: Case) -> Counter[str]:
     """Compare after the last batch and in the middle; what was met."""
-    pair = Pair(case.policy, horizon=case.horizon, row_limit=case.row_limit)
+    pair = Pair(
+        case.policy, horizon=case.horizon, row_limit=case.row_limit, version=case.versions[0]
+    )
     half = len(case.batches) // 2
     for i, batch in enumerate(case.batches):
         if i == half and case.later is not None:
             pair.govern(case.later)
             pair.met["widened policy"] += sum(map(len, case.batches[:i]))
+        if i == half and case.versions[1] is not None:
+            pair.learn(case.versions[1])
         if i == half and case.features.linked:
             _link_some(pair, case.seed)
         pair.feed(batch)
@@ -220,6 +267,20 @@ def _link_some(pair: Pair, seed: int) -> None:
 
 def _when(entry: Entry) -> tuple[int, str, str]:
     return entry.ts, entry.event_id, entry.content
+
+
+def told_answers(history: History) -> list[tuple[int, str, int, bool]]:
+    """Time, campaign, time of the answer (-1: none) and measurability of every exposure."""
+    columns = zip(
+        history.ts.tolist(),
+        history.ad.tolist(),
+        history.answer.tolist(),
+        history.measurable.tolist(),
+        strict=True,
+    )
+    return sorted(
+        (ts, history.ads[ad]["campaign"], answer, dark) for ts, ad, answer, dark in columns
+    )
 
 
 def _told(decision: Decision | None) -> Decision | None:

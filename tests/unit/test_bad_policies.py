@@ -225,6 +225,12 @@ WRONG: dict[str, tuple[str, int, str, str]] = {
         "floor 1 is out of bounds",
         "more than 0 and less than 1",
     ),
+    "a full that is no more than the floor": (
+        rule(fatigue={"floor": 0.5, "full": 0.5}, per="campaign"),
+        2,
+        "full 0.5 is not above the floor of 0.5",
+        "raise full",
+    ),
     "a coin's probability": (
         rule(fatigue={"probability": 0.5}, per="campaign"),
         2,
@@ -580,11 +586,6 @@ WARNED: dict[str, tuple[dict[str, Any] | str, ...]] = {
         cap(cap=3),
         cap("b", cap=3, match={"channel": "web"}),
         "line 3: b will not fire before a on line 2, which covers more",
-    ),
-    "fatigue": (
-        cap(),
-        {"name": "b", "fatigue": {}, "per": "campaign"},
-        "line 3: b does nothing yet",
     ),
     "lapsed within the history": (
         cap(match={"lifecycle": "lapsed"}),

@@ -110,11 +110,11 @@ def test_a_policy_comes_from_standard_input_too() -> None:
 
 def test_what_is_hardly_meant_is_a_warning_and_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(POLICY + "  - {name: tired, fatigue: {floor: 0.4}, per: campaign}\n")
+    file.write_text(POLICY + "  - {name: idle, spacing: 1s, per: user}\n" * 1)
     result = governor("policy", "check", str(file))
     assert result.exit_code == 0
     assert result.stderr.startswith(f"{file}, line ")
-    assert "tired does nothing yet" in result.stderr
+    assert "idle will not fire" in result.stderr
     assert result.stderr.rstrip().endswith("(a warning)")
 
 

@@ -31,6 +31,7 @@ def test_the_ledger_answers_as_the_definitions_do(mix: int) -> None:
         seed += len(MIXES)
     assert met["decisions"] > met["rows"] / 20
     assert met["undecided"] < met["rows"] / 100
+    assert met["answers undecided"] < met["rows"] / 20
     MET.update(met)
 
 

@@ -36,10 +36,7 @@ def test_there_are_examples_of_everything() -> None:
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_an_example_is_right(text: str) -> None:
     policy = loaded(text if "rules:" in text else ANY_RULE + text)
-    expected = ["does nothing yet"] * sum(rule.kind == "fatigue" for rule in policy.rules)
-    assert [told in one.message for told, one in zip(expected, policy.warnings, strict=True)] == [
-        True for _ in expected
-    ]
+    assert policy.warnings == ()
 
 
 @pytest.mark.parametrize("platform", [
