@@ -18,6 +18,7 @@ from governor.ads import FIELDS
 from governor.compiled import compiled
 from governor.entries import RETARGETING
 from governor.evaluation import evaluate
+from governor.fatigue.worn import Worn
 from governor.hashing import mix
 from governor.labels import Labels
 from governor.rows import Rows, length_of
@@ -58,6 +59,7 @@ class Governing(NamedTuple):
     ad_hash: NDArray[np.uint64]
     rules: RuleArrays
     ads: Ads
+    worn: Worn
     scratch: ScratchArrays
     heard: Heard
     horizon: int
@@ -124,7 +126,7 @@ def held_back(
     count = rules.scalars[_RULES]
     if (length_of(table.header[row, 0]) + 1) * (count + _MORE) > len(scratch.found):
         return NARROW
-    found = evaluate(table, row, rules, ads, scratch)
+    found = evaluate(table, row, rules, ads, governing.worn, scratch)
     if found < 0:
         return MISSING
     controls = 0

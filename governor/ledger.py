@@ -237,6 +237,7 @@ class Ledger:
                     self.labels.ad_hash,
                     self.rules.arrays,
                     self.scopes.ads,
+                    self.scopes.worn,
                     scratch,
                     spoken.heard,
                     self.horizon,

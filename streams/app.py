@@ -23,13 +23,16 @@ from faust.types import TP, EventT, StreamT
 from numpy.typing import NDArray
 
 from governor.events import Limits
+from governor.fatigue.sampling import Shares
+from governor.fatigue.versions import Version
 from governor.gate import Gate
 from governor.ledger import Ledger
-from governor.policy import Policy
+from governor.policy import Fatigue, Policy
 from governor.rows import CAPACITIES
 from governor.ticks import SECOND
 from governor.told import Told
 from streams import failpoints, guards, logs, repartition, topics
+from streams.aggregator import Aggregator
 from streams.bookmarks import Bookkeeper
 from streams.canary import ingest_warily
 from streams.deadletters import letters
@@ -37,8 +40,10 @@ from streams.doubt import Doubt, Offsets
 from streams.health import Health, Phase
 from streams.holdback import Holdback
 from streams.home import Home
+from streams.live_curves import LiveCurves
 from streams.live_policy import LivePolicy
 from streams.metrics import Metrics, Snapshot
+from streams.observer import Observer
 from streams.outbox import Outbox
 from streams.pipeline import ingest, warm_up
 from streams.purge import Purge
@@ -112,9 +117,11 @@ class Governor(faust.App):
         )
         self.forwarder = Forwarder(settings)
         most = 2 * settings.max_pending_events  # batches may overshoot it
+        self.version: Version | None = None
+        self.observer = Observer(settings, self.live_ledgers, self._drained)
         doubt = Doubt(self._ends, self._committed, self._decided, most)
         self.outbox = Outbox(
-            settings, self.store, self.forwarder, self.metrics, self.snapshots, doubt
+            settings, self.store, self.forwarder, self.metrics, self.snapshots, doubt, self.observer
         )
         self.purge = Purge(settings, self.repartitioned)
         self.topology: Mapping[str, Topic] = {}
@@ -132,16 +139,25 @@ class Governor(faust.App):
         self.live_policy = LivePolicy(
             settings, policy, self.govern_by, self.live_ledgers, self.outbox.flush_also
         )
+        self.live_curves = LiveCurves(settings, self.learn, self.observe)
+        self.aggregator = Aggregator(
+            settings, lambda: self.policy, self._aggregates, self.outbox.write, self.metrics
+        )
         for kind in (*topics.EVENT_TOPICS, repartition.TOPIC):
             self._govern(kind)
 
     def empty_ledger(self) -> Ledger:
-        """A ledger under this app's policy and settings."""
-        return Ledger(
+        """A ledger under this app's policy, curves and settings."""
+        ledger = Ledger(
             self.policy,
             horizon=ticks(self.settings.history),
             row_limit=self.settings.row_limit,
         )
+        if self.version is not None:
+            ledger.learn(self.version)
+        if self.observer.on:
+            ledger.observe(self.observer.shares, self.observer.marks)
+        return ledger
 
     def empty_gate(self) -> Gate:
         """What stands in front of such a ledger."""
@@ -176,6 +192,39 @@ class Governor(faust.App):
             for ledger in self.store().ledgers.values():
                 ledger.set_policy(policy)
 
+    async def learn(self, version: Version) -> None:
+        """Go by other curves, from between two flushes on."""
+        async with self.outbox.between_flushes():
+            self.version = version
+            for ledger in self.store().ledgers.values():
+                ledger.learn(version)
+        if any(isinstance(rule, Fatigue) for rule in self.policy.rules):
+            self.live_policy.again()
+
+    def observe(self, shares: Shares) -> None:
+        """Observe these people from now on."""
+        self.observer.observe(shares)
+        for ledger in self.store().ledgers.values() if self.observer.on else ():
+            ledger.observe(shares, self.observer.marks)
+
+    def _aggregates(self) -> bool:
+        """Whether this worker makes the curves."""
+        return 0 in self.live_ledgers()
+
+    async def _drained(self) -> set[int]:
+        """The live partitions of which all that is there has been applied and acked."""
+        live = set(self.live_ledgers())
+        if not live or self._consumer is None:
+            return set()
+        ends = await self._highwaters(topics.READ_TOPICS, live)
+        done = self._consumer.done()
+        waiting = {
+            partition
+            for (topic, partition), end in ends.items()
+            if done.get(TP(topic, partition), 0) < end
+        }
+        return live - waiting
+
     async def take_over(self, partitions: Iterable[int]) -> None:
         """Be the only worker that writes these partitions."""
         await self.outbox.take_over(partitions)
@@ -183,7 +232,8 @@ class Governor(faust.App):
     def on_init_dependencies(self) -> list[Any]:
         """Services that start with the app; the outbox before anything is read."""
         mine = [self.server, self.forwarder, self.outbox, self.watch, self.holdback]
-        return [*mine, *super().on_init_dependencies(), self.live_policy, self.purge]
+        after = [self.live_policy, self.purge, self.live_curves, self.aggregator]
+        return [self.observer, *mine, *super().on_init_dependencies(), *after]
 
     async def on_first_start(self) -> None:
         """Wait for Kafka, see to the topics, compile meanwhile: all before joining the group."""
@@ -194,6 +244,7 @@ class Governor(faust.App):
             self.conf.topic_partitions = partitions
             await self._survey(partitions)
             await self.live_policy.begin()
+            await self.live_curves.begin()
             seconds = round(await warming, 3)
             log.info("compiled", extra={"seconds": seconds, "partitions": partitions})
         except BaseException:
@@ -346,6 +397,7 @@ class Governor(faust.App):
         self.metrics.forwarded(home.forwarded)
         for late in home.late:
             self.metrics.overshot(late / SECOND)
+        self.observer.erased(home.erased)
         for one in ingested.rejected:
             self.metrics.dead_letter(kind, one.reason)
         dead = letters(message.topic, message.partition, records, ingested.rejected)

@@ -51,6 +51,8 @@ class Home:
     """What readers were told of the rows."""
     late: list[NDArray[np.int64]] = field(default_factory=list)
     """How long after that exposures came that it should have prevented: see `Told.against`."""
+    erased: list[bytes] = field(default_factory=list)
+    """Row keys of which something was erased."""
 
     def take_in(self, kind: str, records: Records, columns: Columns) -> Counter[str]:
         """Apply events, or send them where they belong.
@@ -220,6 +222,7 @@ class Home:
         others = sorted(self.gate.take_origins(key) | ({link.to} if link else set()))
         self.gate.redirects.forget(key)
         self.gate.erasures.erase(key, ts)
+        self.erased.append(key)
         for other in others:
             self._send_erasure(other, ts, int(records.timestamp[int(columns.source[i])]))
 

@@ -70,6 +70,7 @@ class LivePolicy(Service):
         self._next = 0
         self._left: dict[int, int] = {}
         self._done: dict[int, Ledger] = {}
+        self._asked = 0
         self.refused = 0
         """Versions that could not be used."""
 
@@ -82,6 +83,11 @@ class LivePolicy(Service):
     def released(self) -> bool:
         """Whether the kill switch is pulled."""
         return self._held.released
+
+    def again(self) -> None:
+        """Evaluate all rows once more: something else that they are evaluated by has changed."""
+        self._done.clear()
+        self._asked += 1
 
     async def begin(self) -> None:
         """Read the topic before anything is governed; seed it when it is empty."""
@@ -167,11 +173,11 @@ class LivePolicy(Service):
                 continue
             started = time.monotonic()
             for partition, ledger in due.items():
-                policy = self.policy
+                asked = self.policy, self._asked
                 left = ledger.reevaluate(SLICE_ROWS)
                 await self._flush(partition)
                 self._left[partition] = left
-                if left == 0 and policy is self.policy:
+                if left == 0 and asked == (self.policy, self._asked):
                     self._done[partition] = ledger
                 spent = time.monotonic() - started
                 await asyncio.sleep(spent * (1 / SHARE - 1))

@@ -258,6 +258,7 @@ class Metrics:
         for rule, state in set(self._rules) - set(rules):
             self._decisions.remove(rule, state)
         self._rules = rules
+        self._tiring = {rule.name for rule in policy.rules if rule.kind == "fatigue"}
         for rule, state in rules:
             self._decisions.labels(rule, state)
         self._build.clear()
@@ -303,6 +304,7 @@ class Metrics:
         for (rule, state), count in zip(self._rules, by_rule, strict=True):
             if count:
                 self._decisions.labels(rule, state).inc(int(count))
+            self.fatigue.rests += int(count) if rule in self._tiring else 0
 
     def decided(self, timestamps: NDArray[np.int64], now: float) -> None:
         """The decisions that these records (times in milliseconds) led to are acknowledged."""

@@ -34,6 +34,7 @@ from streams.doubt import Doubt
 from streams.failpoints import failpoint
 from streams.lease import Lease
 from streams.metrics import Metrics
+from streams.observer import Observer
 from streams.producer import Producer, Written
 from streams.repartition import Forwarder
 from streams.settings import Settings
@@ -77,11 +78,13 @@ class Outbox(Service):
         metrics: Metrics,
         snapshots: Snapshots,
         doubt: Doubt,
+        observer: Observer,
         now: Callable[[], float] = time.time,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._doubt = doubt
+        self._observer = observer
         self._settings = settings
         self._store = store
         self._forwarder = forwarder
@@ -139,6 +142,15 @@ class Outbox(Service):
             self._owner_since = self._now()
             await self._producer.take_over(partitions)
             self._doubt.begin(partitions)
+
+    async def write(self, outgoing: Mapping[TopicPartition, Records]) -> None:
+        """Write what is no event's doing, as the owner of the partitions, acknowledged.
+
+        Raises:
+            FencedError: a partition is another worker's.
+            aiokafka.errors.KafkaError: some may not have been written.
+        """
+        await self._producer.send(outgoing)
 
     async def add(
         self,
@@ -266,8 +278,10 @@ class Outbox(Service):
             for partition, letters in pending.dead.items()
         }
         decisions = {self._tp("decisions", p): one.decisions for p, one in taken.items()}
-        written, _ = await asyncio.gather(
-            self._send(dead | decisions), self._forwarder.send(pending.forwards)
+        written, _, _ = await asyncio.gather(
+            self._send(dead | decisions),
+            self._forwarder.send(pending.forwards),
+            self._observer.flushing(taken),
         )
         for tp, records in decisions.items():
             if tp in written:

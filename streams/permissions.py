@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streams.settings import Settings
-from streams.topics import CONFIGURATION, EVENT_TOPICS, POLICY_CONFIGURATION, replicated
+from streams.topics import CONFIGURATION, EVENT_TOPICS, SINGLE, replicated
 
 __all__ = ["PERMISSIONS", "Permission", "commands", "wanted"]
 
@@ -45,7 +45,8 @@ PERMISSIONS: Mapping[str, tuple[Permission, ...]] = {
         *_topics(EVENT_TOPICS, "Read"),
         *_topics(("ledger", "decisions"), "Read", "Write", "DescribeConfigs"),
         *_topics(("deadletters",), "Write"),
-        *_topics(("policy",), "Read", "Write"),
+        *_topics(("policy", "samples", "curves"), "Read", "Write"),
+        *_topics(("fatigue",), "Write"),
         # What was applied is deleted from it.
         *_topics(("repartition",), "Read", "Write", "Delete"),
         Permission("group", "", ("Read",)),
@@ -62,8 +63,8 @@ def wanted() -> dict[str, Any]:
     """Topics and permissions, without what settings choose."""
     return {
         "topics": [
-            {"name": name, "partitioned": name != "policy", "config": dict(configuration)}
-            for name, configuration in {**CONFIGURATION, "policy": POLICY_CONFIGURATION}.items()
+            {"name": name, "partitioned": name not in SINGLE, "config": dict(configuration)}
+            for name, configuration in {**CONFIGURATION, **SINGLE}.items()
         ],
         "permissions": [
             {
@@ -86,12 +87,12 @@ def commands(settings: Settings, principals: Mapping[str, str]) -> Iterator[str]
         principals: Kafka's name of each of `PERMISSIONS`, such as ``User:governor``; those that
             are not named are left out.
     """
-    for name, configuration in {**CONFIGURATION, "policy": POLICY_CONFIGURATION}.items():
+    for name, configuration in {**CONFIGURATION, **SINGLE}.items():
         yield shlex.join(
             [
                 *("kafka-topics.sh", "--bootstrap-server", settings.broker),
                 *("--create", "--if-not-exists", "--topic", settings.topic(name)),
-                *("--partitions", "1" if name == "policy" else str(settings.partitions)),
+                *("--partitions", "1" if name in SINGLE else str(settings.partitions)),
                 *("--replication-factor", str(settings.replication)),
                 *(
                     word

@@ -104,7 +104,8 @@ class Producer:
             request_timeout_ms=TIMEOUT_MS,
         )
         await self._client.bootstrap()
-        names = [self._settings.topic(name) for name in ("decisions", "ledger", "deadletters")]
+        owned = ("decisions", "ledger", "deadletters", "samples", "curves", "fatigue")
+        names = [self._settings.topic(name) for name in owned]
         await self._client.set_topics(names)
         self._identities = Identities(self._client, self._settings.group, self._check)
 
@@ -183,6 +184,8 @@ class Producer:
                 fences[self._tp("ledger", partition)] = Records.of([(FENCE_KEY, text, 0)])
                 # Readers hold it for the withdrawal of a decision that nobody has.
                 fences[self._tp("decisions", partition)] = Records.of([(b"", None, 0)])
+                if partition == 0:  # whose owner makes the curves
+                    fences[self._tp("curves", 0)] = Records.of([(FENCE_KEY, text, 0)])
             await self.send(fences)
             # On to the next producer id, now that this one's earlier epochs are fenced.
             partitions = {

@@ -153,7 +153,8 @@ class Settings(BaseSettings):
     topic_prefix: Annotated[str, _like(*_KAFKA_NAME)] = Field(
         "governor.",
         description="Begins the names of all topics: impressions, engagements, controls, "
-        "decisions, deadletters, policy, and internally repartition and the changelog ledger.",
+        "decisions, deadletters, policy, fatigue, and internally repartition, samples, curves and "
+        "the changelog ledger.",
     )
     partitions: Annotated[int, _whole(1, 10_000)] = Field(
         8,
@@ -264,6 +265,19 @@ class Settings(BaseSettings):
         1,
         description="Workers that keep a copy of each partition's rows, to take it over at once; "
         "with 0 the next owner first reads its changelog.",
+    )
+    sample_people: Annotated[int, _whole(0, 1_000_000)] = Field(
+        20_000,
+        description="How many people at most are observed to estimate curves of fatigue from; one "
+        "worker holds what became of their exposures, some kilobytes each. 0: nobody, and there "
+        "are no curves.",
+    )
+    sample_interval: Annotated[timedelta, _time("100ms", "1h")] = Field(
+        timedelta(seconds=10),
+        description="How often what has changed about observed people is told.",
+    )
+    curves_interval: Annotated[timedelta, _time("100ms", "7d")] = Field(
+        timedelta(minutes=10), description="Time between two estimates of the curves."
     )
     metrics_host: Annotated[str, _like(r"[A-Za-z0-9._:-]+", "an address such as 0.0.0.0")] = Field(
         "0.0.0.0", description="Address that serves /metrics, /healthz and /readyz."

@@ -84,8 +84,19 @@ CONFIGURATION: Mapping[str, Mapping[str, str]] = {
 }
 """Every topic of the governor with a partition for each of its ledgers, without the prefix, and
 how it is kept."""
-POLICY_CONFIGURATION: Mapping[str, str] = {**_COMPACTED, "segment.bytes": str(1024 * 1024)}
-"""That of the policy topic, which has one partition."""
+_SMALL: Mapping[str, str] = {**_COMPACTED, "segment.bytes": str(1024 * 1024)}
+SINGLE: Mapping[str, Mapping[str, str]] = {
+    "policy": _SMALL,
+    "samples": _COMPACTED,
+    "curves": _SMALL,
+    # Alarms and recoveries, for people and their tools.
+    "fatigue": {
+        **_STAMPED,
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(90 * 86_400_000),
+    },
+}
+"""The topics that have one partition, likewise."""
 
 _TOPIC_EXISTS = 36
 _LONGEST_PAUSE = 30.0
@@ -200,7 +211,8 @@ async def ensure(settings: Settings) -> int:
                     raise TopicError("the topics created do not appear: is the cluster healthy?")
                 await asyncio.sleep(0.05)
             partitions = _common(found, settings)
-        await _ensure_policy(admin, settings)
+        for name in SINGLE:
+            await _ensure_single(admin, settings, name)
         await _coordinated(admin, settings.group)
         return partitions
     finally:
@@ -232,19 +244,19 @@ async def ensure_policy(settings: Settings) -> None:
     admin = AIOKafkaAdminClient(**connection(settings))
     await admin.start()
     try:
-        await _ensure_policy(admin, settings)
+        await _ensure_single(admin, settings, "policy")
     finally:
         await admin.close()
 
 
-async def _ensure_policy(admin: AIOKafkaAdminClient, settings: Settings) -> None:
-    """Create the policy topic if it is missing, and wait until it is there."""
-    name = settings.topic("policy")
+async def _ensure_single(admin: AIOKafkaAdminClient, settings: Settings, short: str) -> None:
+    """Create a topic with one partition if it is missing, and wait until it is there."""
+    name = settings.topic(short)
     deadline = asyncio.get_running_loop().time() + 30
     asked = False
     while not (described := await admin.describe_topics([name]))[0]["partitions"]:
         if not asked:
-            configuration = replicated(POLICY_CONFIGURATION, settings)
+            configuration = replicated(SINGLE[short], settings)
             topic = NewTopic(name, 1, settings.replication, topic_configs=configuration)
             await _create(admin, [topic])
             asked = True

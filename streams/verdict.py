@@ -14,6 +14,7 @@ from math import inf
 from typing import Any
 
 from governor.decisions import GRACE
+from governor.fatigue.versions import Version
 from governor.oracle import Oracle, Row, TooManyOrdersError, by_scope
 from governor.policy import Policy
 from governor.ticks import from_seconds
@@ -130,12 +131,14 @@ class Judge:
         horizon: the worker's history, in ticks.
         row_limit: the worker's.
         watermark: the newest event of the partition, in ticks.
+        version: of curves that rules of fatigue go by; None where there is none.
     """
 
     policy: Policy
     horizon: int
     row_limit: int
     watermark: int
+    version: Version | None = None
 
     def judge(
         self,
@@ -146,7 +149,12 @@ class Judge:
         verdict: Verdict,
     ) -> None:
         """Compare, and note in ``verdict`` what differs."""
-        oracle = Oracle(self.policy, horizon=self.horizon, row_limit=self.row_limit)
+        oracle = Oracle(
+            self.policy,
+            horizon=self.horizon,
+            row_limit=self.row_limit,
+            version=self.version,
+        )
         for topic, event in events:
             oracle.add(topic.removesuffix("s"), event)
         first = _Expected.of(oracle.decide(user), oracle.row(user))

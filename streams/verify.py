@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 from zlib import crc32
 
@@ -25,15 +26,17 @@ import numpy as np
 from aiokafka.errors import KafkaError
 
 from governor.events import Columns, Limits
+from governor.fatigue.versions import Version
 from governor.gate import Gate, again
 from governor.labels import Labels
 from governor.ledger import Ledger
 from governor.partitioning import partitions_of
-from governor.policy import Policy, PolicyError
+from governor.policy import Fatigue, Policy, PolicyError
 from governor.records import Records
 from governor.rowcodec import RowError
-from streams import logs, policy_topic, topics
+from streams import curves_topic, logs, policy_topic, topics
 from streams import verify_report as report
+from streams.curves_topic import Held
 from streams.patience import ReaderError
 from streams.pipeline import DECODERS
 from streams.reader import Reader, committed
@@ -94,6 +97,21 @@ class _Told:
     after: set[str] = field(default_factory=set)
     missing_until: float | None = None
     """Record time before which events may be missing, in epoch seconds."""
+
+
+_ATTEMPTS = 3
+"""Versions of curves that somebody is judged by before it is told that something differs."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """One user, to be judged."""
+
+    user: str
+    events: list[Event]
+    newest: Place | None
+    decision: dict[str, Any] | None
+    decision_at: int | None
 
 
 class _Sample:
@@ -173,6 +191,7 @@ async def verify(
             "set GOVERNOR_GROUP as the workers have it, or let one start"
         )
     policy = await _governing(settings)
+    curves, _ = await curves_topic.fetch(settings)
     total = Verdict(policy=policy.version)
     elsewhere: set[str] = set()
     async with Reader(settings, partitions) as reader:
@@ -180,7 +199,9 @@ async def verify(
             share = sample * (partition + 1) // partitions - sample * partition // partitions
             if sample and not share:
                 continue
-            one = _Partition(settings, policy, reader, partition, span, _Sample(share), progress)
+            one = _Partition(
+                settings, policy, curves, reader, partition, span, _Sample(share), progress
+            )
             total.add(await one.verify(done, partitions, elsewhere))
     # Known only now: what a partition holds of a user of another.
     apart = {one.user for one in total.differences} & elsewhere
@@ -198,6 +219,7 @@ class _Partition:
         self,
         settings: Settings,
         policy: Policy,
+        curves: Held,
         reader: Reader,
         partition: int,
         span: Span,
@@ -206,6 +228,8 @@ class _Partition:
     ) -> None:
         self._settings = settings
         self._policy = policy
+        self._curves = curves
+        self._tiring = any(isinstance(rule, Fatigue) for rule in policy.rules)
         self._reader = reader
         self._partition = partition
         self._span = span
@@ -378,43 +402,89 @@ class _Partition:
         rows: Mapping[str, int],
         decisions: Mapping[str, tuple[int, bytes | None]],
     ) -> Verdict:
-        told, settings = self._told, self._settings
+        told = self._told
         verdict = Verdict(events=told.accepted, rejected=told.rejected, rows=len(ledger))
-        horizon = ticks(settings.history)
-        judge = Judge(self._policy, horizon, settings.row_limit, told.newest)
         there = {user for user in rows if ledger.live(user) is not None}
         decided = {user for user, (_, value) in decisions.items() if value is not None}
         users = sorted(
             user for user in told.events.keys() | there | decided if user in self._sample
         )
         verdict.users = len(users)
+        waiting = []
         for user in users:
             offset, value = decisions.get(user, (None, None))
             decision = None if value is None else msgspec.json.decode(value)
             if decision is not None:
                 verdict.decisions += 1
                 verdict.policies[str(decision.get("policy"))] += 1
-            mine = told.events.get(user, [])
-            self._progress(f"comparing partition {self._partition}", 0)
-            distinct = {(kind, value): at for kind, at, value in mine}
-            events = [(kind, msgspec.json.decode(value)) for kind, value in distinct]
-            if (reason := self._unjudgeable(user, events, horizon)) is not None:
+            mine = {(kind, value): at for kind, at, value in told.events.get(user, [])}
+            events = [(kind, msgspec.json.decode(value)) for kind, value in mine]
+            reason = self._unjudgeable(user, events, ticks(self._settings.history))
+            if reason is not None:
                 verdict.skipped[reason] += 1
                 continue
-            found = Found(
-                decision,
-                Place(settings.topic("decisions"), self._partition, offset),
-                ledger.decide(user),
-                ledger.live(user),
-                Place(settings.topic("ledger"), self._partition, rows.get(user)),
-            )
             newest = None
             if events:
                 (kind, _), at = max(
-                    zip(events, distinct.values(), strict=True), key=lambda one: one[0][1]["ts"]
+                    zip(events, mine.values(), strict=True), key=lambda one: one[0][1]["ts"]
                 )
-                newest = Place(settings.topic(kind), self._partition, at)
-            judge.judge(user, events, newest, found, verdict)
+                newest = Place(self._settings.topic(kind), self._partition, at)
+            waiting.append(_Waiting(user, events, newest, decision, offset))
+        self._judge_all(waiting, ledger, rows, verdict)
+        return verdict
+
+    def _judge_all(
+        self,
+        waiting: list[_Waiting],
+        ledger: Ledger,
+        rows: Mapping[str, int],
+        verdict: Verdict,
+    ) -> None:
+        """Judge each by the curves that its decision names; where something differs, by those that
+        govern and the ones before them, as workers may be on their way from one to the other."""
+        for attempt in range(_ATTEMPTS):
+            differing: list[_Waiting] = []
+            found = Verdict()
+            for name, group in groupby(
+                sorted(waiting, key=lambda one: self._curves_for(one, attempt)),
+                key=lambda one: self._curves_for(one, attempt),
+            ):
+                version = self._curves.version(name)
+                if version is not None:
+                    ledger.learn(version)
+                for one in group:
+                    self._progress(f"comparing partition {self._partition}", 0)
+                    mine = self._judge_one(one, ledger, rows, version)
+                    if mine.differences and attempt < _ATTEMPTS - 1 and self._tiring:
+                        differing.append(one)
+                    else:
+                        found.add(mine)
+            verdict.add(found)
+            waiting = differing
+            if not waiting:
+                return
+
+    def _curves_for(self, one: _Waiting, attempt: int) -> str:
+        """The version that somebody is to be judged by; empty for none."""
+        current = self._curves.current or ""
+        before = ([current, *reversed(self._curves.kept[:-1])] + [current] * _ATTEMPTS)[1]
+        named = (one.decision or {}).get("curves")
+        return (str(named or current), current, before)[attempt]
+
+    def _judge_one(
+        self, one: _Waiting, ledger: Ledger, rows: Mapping[str, int], version: Version | None
+    ) -> Verdict:
+        settings, verdict = self._settings, Verdict()
+        found = Found(
+            one.decision,
+            Place(settings.topic("decisions"), self._partition, one.decision_at),
+            ledger.decide(one.user),
+            ledger.live(one.user),
+            Place(settings.topic("ledger"), self._partition, rows.get(one.user)),
+        )
+        horizon = ticks(settings.history)
+        judge = Judge(self._policy, horizon, settings.row_limit, self._told.newest, version)
+        judge.judge(one.user, one.events, one.newest, found, verdict)
         return verdict
 
     def _unjudgeable(self, user: str, events: list[Event], horizon: int) -> str | None:

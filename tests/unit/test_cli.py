@@ -110,7 +110,7 @@ def test_a_policy_comes_from_standard_input_too() -> None:
 
 def test_what_is_hardly_meant_is_a_warning_and_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(POLICY + "  - {name: idle, spacing: 1s, per: user}\n" * 1)
+    file.write_text(POLICY + "  - {name: idle, cap: 99, per: user, window: 2d}\n")
     result = governor("policy", "check", str(file))
     assert result.exit_code == 0
     assert result.stderr.startswith(f"{file}, line ")

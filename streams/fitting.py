@@ -1,0 +1,63 @@
+"""Curves estimated in a process of their own, so that the stream never waits for them.
+
+The process is started for one estimate, reads what it is to estimate from its standard input,
+writes the curves to its standard output, and gives its memory back with its end. It runs at the
+lowest priority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+from contextlib import suppress
+
+from governor.fatigue.curves import CurveSet
+from governor.fatigue.exposures import Exposures
+from governor.fatigue.frailty import fit
+
+__all__ = ["FittingError", "fit_apart"]
+
+
+class FittingError(Exception):
+    """The process ended without curves; says how."""
+
+
+async def fit_apart(exposures: Exposures, previous: CurveSet | None, now: int) -> CurveSet:
+    """`governor.fatigue.frailty.fit`, elsewhere.
+
+    Raises:
+        FittingError: it failed.
+    """
+    told = pickle.dumps((exposures, None if previous is None else previous.to_json(), now))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "streams.fitting",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate(told)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+    if process.returncode:
+        last = err.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise FittingError(f"it ended with status {process.returncode}: {last[0]}")
+    return CurveSet.from_json(out)
+
+
+def _main() -> None:
+    os.nice(19)
+    # From the worker that started this process, over a pipe that nobody else has.
+    exposures, previous, now = pickle.load(sys.stdin.buffer)  # noqa: S301
+    before = None if previous is None else CurveSet.from_json(previous)
+    sys.stdout.write(fit(exposures, before, now=now).to_json())
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,225 @@
+"""Curves on Kafka: exposures and answers in, a version out, and a rest that names it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from governor.fatigue.samples import Samples
+from governor.fatigue.sampling import Marks
+from governor.fatigue.versions import Version
+from tests.integration.conftest import Deploy
+from tests.integration.deployment import Deployment, Event, Worker
+from tests.integration.deployment import wait_for as wait_for_any
+from tests.integration.scenario import T0
+
+POLICY = """
+version: test
+rules:
+  - {name: tired, fatigue: {floor: 0.6, probability: 0.7}, per: campaign}
+attribution: [{window: 10m}]
+"""
+SETTINGS = {"sample_interval": "200ms", "curves_interval": "1s", "history": "32d"}
+DAY = 86_400
+PEOPLE, DAYS = 1_000, 12
+FIRST_RATE, LEFT = 0.5, 0.6
+"""Of an exposure's effect so much is left after each exposure to the campaign."""
+
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
+    """The first true answer, which is not None."""
+    answer = wait_for_any(condition, what, seconds)
+    assert answer is not None
+    return answer
+
+
+def population(seed: int = 7) -> Iterator[Event]:
+    """People who see campaign C1 once a day and answer it less and less, beside ads of others,
+    which they answer as ever."""
+    chance = random.Random(seed)
+    for person in range(PEOPLE):
+        user, begins = f"person {person}", chance.uniform(2, 5)
+        rate = FIRST_RATE * chance.gammavariate(4, 1 / 4)
+        for n in range(chance.randint(1, 8)):
+            at = T0 + (begins + n + chance.uniform(0, 0.2)) * DAY
+            yield from exposure(chance, user, "C1", f"{n}", at, rate * LEFT**n)
+        for n in range(chance.randint(1, 12)):
+            at = T0 + chance.uniform(0, DAYS) * DAY
+            yield from exposure(chance, user, f"other {n % 4}", f"o{n}", at, rate / 2)
+
+
+def exposure(
+    chance: random.Random, user: str, campaign: str, name: str, at: float, rate: float
+) -> Iterator[Event]:
+    event: dict[str, Any] = {
+        "event_id": f"{user}/{name}",
+        "impression_id": f"{user}/{name}",
+        "user_id": user,
+        "ts": round(at, 3),
+        "campaign_id": campaign,
+        "creative_id": f"{campaign}/a",
+    }
+    yield "impressions", event
+    if chance.random() < rate:
+        yield "engagements", answer(user, name, at + chance.uniform(1, 300))
+
+
+def answer(user: str, name: str, at: float) -> dict[str, Any]:
+    return {
+        "event_id": f"{user}/{name}/click",
+        "impression_id": f"{user}/{name}",
+        "user_id": user,
+        "ts": round(at, 3),
+        "type": "click",
+    }
+
+
+def in_order(events: Iterator[Event]) -> list[Event]:
+    return sorted(events, key=lambda one: one[1]["ts"])
+
+
+def curves(deployment: Deployment) -> dict[bytes, bytes]:
+    """What compaction leaves of the topic of curves."""
+    newest = {message.key: message.value for message in deployment.read("curves")}
+    return {key: value for key, value in newest.items() if key is not None and value is not None}
+
+
+def governing(deployment: Deployment) -> Version | None:
+    """The version that governs."""
+    held = curves(deployment)
+    if b"current" not in held:
+        return None
+    name = json.loads(held[b"current"])["version"]
+    return Version.from_json(held[f"version:{name}".encode()])
+
+
+def observed(deployment: Deployment) -> Samples:
+    """What the samples topic holds."""
+    samples = Samples()
+    for message in deployment.read("samples"):
+        samples.take(message.key, message.value)
+    return samples
+
+
+def settled(deployment: Deployment, events: list[Event]) -> Callable[[], Version | None]:
+    """The version that governs, once it is made of all that was shown to people."""
+    shown = sum(topic == "impressions" for topic, _ in events)
+
+    def made() -> Version | None:
+        version = governing(deployment)
+        if version is None or len(observed(deployment).exposures()) != shown:
+            return None
+        curve = version.curves.curves.get("campaign:C1")
+        # Discounted, so nearly all of them.
+        return version if curve and curve.exposures and stable(deployment, version) else None
+
+    return made
+
+
+def stable(deployment: Deployment, version: Version) -> bool:
+    """Whether it is what the newest samples give: no round has another to make."""
+    samples = observed(deployment)
+    return version.curves.reference == samples.now and version.since == samples.since
+
+
+def throttled(deployment: Deployment, user: str) -> dict[str, Any]:
+    decision = deployment.published().get(user, {"throttles": []})
+    return {one["label"]: one for one in decision["throttles"]}
+
+
+def tired_person(day: int) -> list[Event]:
+    """Somebody who sees the campaign six times in as many minutes and answers none."""
+    chance, at = random.Random(1), T0 + day * DAY
+    return [
+        event
+        for n in range(6)
+        for event in exposure(chance, "tired", "C1", f"{n}", at + 60 * n, 0.0)
+    ]
+
+
+def test_from_exposures_to_curves_to_a_rest_that_a_late_answer_withdraws(deploy: Deploy) -> None:
+    deployment = deploy(policy=POLICY, **SETTINGS)
+    deployment.create_event_topics()
+    events = [*in_order(population()), *tired_person(DAYS + 1)]
+    deployment.send(events)
+    with deployment.worker() as worker:
+        deployment.wait_until_committed()
+        version = wait_for(settled(deployment, events), "curves of everybody", 180)
+        curve = version.curves.curves["campaign:C1"]
+        assert curve.identified, curve.reason
+        assert 0.3 < curve.at(2.0)[1] < 0.75, "people were made to answer less: .36 of it"
+        other = version.curves.curves["campaign:other 1"]
+        assert other.at(1.0)[2] > 0.8, "nobody tires of these"
+        label = "campaign:C1"
+        rest = wait_for(lambda: throttled(deployment, "tired").get(label), "a rest")
+        assert rest["reasons"] == ["tired"]
+        evidence = rest["evidence"]["tired"]
+        assert evidence["depth"] == 6
+        assert evidence["expected"] < 0.6
+        assert evidence["curves"].encode() in b" ".join(curves(deployment))
+        assert deployment.published()["tired"]["curves"] == evidence["curves"]
+        assert worker.metrics()("governor_fatigue_campaigns") >= 5
+        status, verdict = deployment.verify()
+        assert status == 0, verdict
+        # Every one of them was answered after all.
+        at = T0 + (DAYS + 1) * DAY
+        late = [("engagements", answer("tired", f"{n}", at + 60 * n + 30)) for n in range(6)]
+        deployment.send(late)
+        deployment.wait_until_committed()
+        wait_for(lambda: label not in throttled(deployment, "tired"), "rest withdrawn")
+        status, verdict = deployment.verify()
+        assert status == 0, verdict
+
+
+def aggregates(worker: Worker) -> bool:
+    """Whether this worker makes the curves now."""
+    return worker.metrics()("governor_fatigue_campaigns") > 0
+
+
+def test_who_takes_over_makes_the_same_curves(deploy: Deploy) -> None:
+    deployment = deploy(policy=POLICY, **SETTINGS)
+    deployment.create_event_topics()
+    events = in_order(population())
+    one, two = deployment.two_workers()
+    deployment.send(events)
+    deployment.wait_until_committed()
+    before = wait_for(settled(deployment, events), "curves of everybody", 180)
+    first = wait_for(lambda: next(filter(aggregates, (one, two)), None), "an aggregator")
+    (second,) = {one, two} - {first}
+    assert not aggregates(second)
+    held = curves(deployment)
+    first.kill()
+    wait_for(lambda: second.partitions == 4, "takeover")
+    wait_for(lambda: "curves " in second.log() and aggregates(second), "curves anew", 120)
+    after = wait_for(settled(deployment, events), "curves of everybody", 120)
+    assert after.name == before.name
+    assert after.to_json() == before.to_json()
+    shown = {key: value for key, value in held.items() if key.startswith(b"detector:")}
+    assert {key: curves(deployment).get(key) for key in shown} == shown
+    assert second.stop() == 0
+
+
+def test_an_erased_person_leaves_no_sample(deploy: Deploy) -> None:
+    deployment = deploy(policy=POLICY, erasure_key="secret", **SETTINGS)
+    deployment.create_event_topics()
+    chance = random.Random(3)
+    people = [f"person {n}" for n in range(20)]
+    for user in people:
+        deployment.send(exposure(chance, user, "C1", "0", T0, 0.0))
+    with deployment.worker():
+        deployment.wait_until_committed()
+        wait_for(lambda: len(observed(deployment)) == 20, "everybody's sample")
+        values = b" ".join(m.value or b"" for m in deployment.read("samples"))
+        assert not any(user.encode() in values for user in people)
+        erase = {"event_id": "e", "user_id": "person 7", "ts": T0 + 60, "type": "erase"}
+        deployment.send([("controls", erase)])
+        deployment.wait_until_committed()
+        # Told before the row was: it is there as soon as the offset is committed.
+        mark = Marks(b"secret").of(b"person 7")
+        assert mark not in set(observed(deployment).arms())
+        assert len(observed(deployment)) == 19
