@@ -118,9 +118,7 @@ def acts(rule: Rule, arm: str | None) -> bool:
     return arm != "ungoverned" and not (arm == "holdout" and soft)
 
 
-def by_rule(
-    rule: Rule, row: Row, policy: Policy, version: Version | None = None
-) -> Iterator[Rest]:
+def by_rule(rule: Rule, row: Row, policy: Policy, version: Version | None = None) -> Iterator[Rest]:
     """What rests by a rule, whatever the person's state."""
     if isinstance(rule, Cap):
         return capped(rule, row, policy)
