@@ -9,8 +9,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards lock \
-  kafka-list rehearse bench bench-throughput bench-peers bench-compare chaos soak bench-recovery bench-flush
+.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards pictures lock \
+  kafka-list rehearse bench bench-throughput bench-peers bench-compare bench-scrape chaos soak bench-recovery bench-flush
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -61,6 +61,9 @@ check: setup ## What must hold of the sources
 	  else echo "deploy/prometheus: SKIPPED, for want of promtool (Debian: apt-get install prometheus)"; fi
 	@$(BIN)/python -m checks.manifests
 
+pictures: compiled ## Draw the dashboards from what a real Prometheus answers while a worker works
+	@PICTURES=docs/dashboards $(BIN)/python -m pytest tests/integration/test_prometheus.py
+
 dashboards: setup ## Write deploy/grafana/dashboards
 	@$(BIN)/python -m deploy.dashboards
 
@@ -98,6 +101,9 @@ bench-policy: setup ## What rules, users and campaigns cost; the last line is JS
 
 bench-memory: setup ## Bytes a user; the last line is JSON
 	@$(BIN)/python -m benchmarks.memory
+
+bench-scrape: setup ## How long Prometheus waits for a million users; the last line is JSON
+	@$(BIN)/python -m benchmarks.scrape
 
 bench-compare: setup ## What a change did: the last two runs of `make bench`
 	@$(BIN)/python -m benchmarks.compare

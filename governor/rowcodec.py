@@ -61,6 +61,7 @@ __all__ = [
     "encode",
     "load",
     "recheck_rows",
+    "rows_in",
     "settle",
     "sweep",
 ]
@@ -208,6 +209,11 @@ def _get64(buffer: NDArray[np.uint8], at: int) -> np.uint64:
     for i in range(8):
         word |= np.uint64(buffer[at + i]) << (np.uint64(i) * _BYTE)
     return word
+
+
+def rows_in(changelog: Records) -> int:
+    """How many of these records are rows, or their ends."""
+    return int(np.count_nonzero(changelog.buffer[changelog.key_start] == _KEY_USER))
 
 
 @compiled

@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 QUEUED_BATCHES = 4
 """Fetches that wait in front of an agent; each is up to a megabyte."""
 
-SURVEYED_ROWS = 4_000
+SURVEYED_ROWS = 2_000
 """Rows whose entries a scrape looks at, spread over all; some microseconds each."""
 
 TOLD_ROWS = 20

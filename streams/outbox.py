@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from governor.ledger import Taken
 from governor.records import Records
+from governor.rowcodec import rows_in
 from governor.ticks import from_seconds
 from streams.deadletters import Letter
 from streams.doubt import Doubt
@@ -328,4 +329,4 @@ class Outbox(Service):
             metrics.published(one.by_rule)
             metrics.records.labels("withdrawn").inc(one.withdrawn)
             metrics.records.labels("published").inc(len(one.decisions) - one.withdrawn)
-            metrics.rows.inc(one.users)
+            metrics.rows.inc(rows_in(one.changelog))
