@@ -18,8 +18,8 @@ from streams.broker import KAFKA
 __all__ = ["FOLDER", "PEERS", "Figure", "Record", "load", "newest", "runs"]
 
 FOLDER = Path(__file__).parent / "results"
-PEERS = (FOLDER / "peers.json", Path("build/bench-peers/figures.json"))
-"""Where `make bench-peers` may have left its figures."""
+PEERS = Path(__file__).parents[1] / "build" / "bench-peers"
+"""Where `make bench-peers` leaves its table, plot and figures."""
 
 KEPT = 30
 """Runs that are kept."""

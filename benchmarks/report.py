@@ -10,8 +10,8 @@ comes from what `make bench-peers` left.
 from __future__ import annotations
 
 import argparse
-import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,8 +46,10 @@ def main() -> None:
             (DOCS / name).write_text(plot(record))
         except KeyError as missing:
             print(f"{name}: left as it is, {missing} is not measured")
-    if (found := next((path for path in PEERS if path.exists()), None)) is not None:
-        text = _between(text, "peers", _peers(json.loads(found.read_text())))
+    if (found := PEERS / "table.md").exists():
+        shutil.copy(PEERS / "plot.svg", DOCS / "bench-peers.svg")
+        plot = "![Impressions a second of the governor and its peers](bench-peers.svg)"
+        text = _between(text, "peers", f"{plot}\n\n{found.read_text().rstrip()}")
     page.write_text(text)
 
 
@@ -197,26 +199,6 @@ def _stages(record: Record) -> str:
     used = [f"{one['core_used']:.2f}" for one in record.facts["stages"].values()]
     rows.append(["of the core used", *used])
     return _table(["CPU µs an event", *stages.POLICIES], rows)
-
-
-def _peers(found: dict[str, object]) -> str:
-    """The table that `make bench-peers` prints has more; here are medians and ratios."""
-    governor, peers = found["governor"], found["peers"]
-    assert isinstance(governor, dict)
-    assert isinstance(peers, dict)
-    head = ["", "governor ÷ it", "events/s", "CPU s a million", "peak MB", "bytes a user",
-            "recovery s", "p50 ms", "p99 ms", "tumbling events/s"]  # fmt: skip
-    keys = ["events_per_s", "cpu_seconds_per_million", "peak_mb", "state_bytes_per_user",
-            "recovery_s", "p50_ms", "p99_ms", "tumbling_events_per_s"]  # fmt: skip
-    everyone = {"governor": governor, **peers}
-    rows = []
-    for name in sorted(everyone, key=lambda one: -everyone[one].get("events_per_s", 0)):
-        of = everyone[name]
-        cells = [number(of[key]) if key in of else "–" for key in keys]
-        rate = of.get("events_per_s")
-        ratio = f"{governor['events_per_s'] / rate:.2f}" if rate else "–"
-        rows.append([name, ratio, *cells])
-    return _table(head, rows)
 
 
 def _with_ratio(figure: Figure, base: Figure) -> str:

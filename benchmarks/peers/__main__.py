@@ -19,8 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from benchmarks.history import PEERS as OUTPUT
 from benchmarks.peers import report
 from benchmarks.peers.harness import Harness, Pace, PeerError, Subject
 from benchmarks.peers.load import HotLoad
@@ -31,7 +31,6 @@ from streams.broker import Cluster
 
 __all__ = ["main"]
 
-OUTPUT = Path("build/bench-peers")
 CHECK_PACE = Pace(4_000.0, backlog=4_000, warm_seconds=0.0, measured_seconds=9.0)
 USERS, CAMPAIGNS, PARTITIONS = 500_000, 200, 8
 
@@ -73,7 +72,7 @@ def main() -> None:
             for of in results:
                 _measure(harness, of, load, number, options.quick)
             _save(results)
-    print(f"\n{report.table(results)}\n\nwritten to {OUTPUT}/\n")
+    print(f"\n{report.table(results)}\n\nwritten to {os.path.relpath(OUTPUT)}/\n")
     print(json.dumps(report.figures(results)))
 
 
