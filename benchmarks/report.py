@@ -48,8 +48,8 @@ def main() -> None:
             print(f"{name}: left as it is, {missing} is not measured")
     if (found := PEERS / "table.md").exists():
         shutil.copy(PEERS / "plot.svg", DOCS / "bench-peers.svg")
-        plot = "![Impressions a second of the governor and its peers](bench-peers.svg)"
-        text = _between(text, "peers", f"{plot}\n\n{found.read_text().rstrip()}")
+        image = "![Impressions a second of the governor and its peers](bench-peers.svg)"
+        text = _between(text, "peers", f"{image}\n\n{found.read_text().rstrip()}")
     page.write_text(text)
 
 
