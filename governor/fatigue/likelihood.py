@@ -236,9 +236,13 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
                 for r in range(_ORDER):
                     by[p] += (moments[p + r + 1] - moments[p] * moments[r]) * v[row, r]
             gradient[row] += omega * score[row]
-            for m in range(count):
+            for m in range(i + 1):
+                other, shared = touched[m], 0.0
                 for p in range(_ORDER):
-                    information[row, touched[m]] -= omega * by[p] * v[touched[m], p]
+                    shared += by[p] * v[other, p]
+                information[row, other] -= omega * shared
+                if m < i:
+                    information[other, row] -= omega * shared
             for g in range(len(_GRID)):
                 across, power = 0.0, 1.0
                 for p in range(_ORDER):

@@ -49,10 +49,10 @@ SHORTEST_REST: Final = 3_600_000_000
 LONGEST_REST: Final = 30 * 86_400_000_000
 """Ticks: no rest is longer; thirty days."""
 
-_SURE: Final = 1.2815515655446004
-"""Standard deviations: a curve has declined where its 90% upper bound has."""
+_SURE: Final = 1.959963984540054
+"""Standard deviations: a curve has declined where its 97.5% upper bound has."""
 
-_DECLINED: Final = 0.95
+_DECLINED: Final = 0.9
 """A curve has declined where it is surely below this."""
 
 _KNOTS = np.array(KNOTS)

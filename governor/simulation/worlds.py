@@ -66,7 +66,7 @@ class World:
     tiring: Tiring = _TIRED
     base: float = 0.04
     heavy: float = 0.0
-    people: int = 40_000
+    people: int = 20_000
     before: float = 7.0
     days: float = 14.0
     entry: float = 0.5
@@ -116,7 +116,7 @@ class Simulated:
 SCENARIOS: Final = (
     World("heavy users click more", tiring=_FRESH, heavy=1.0),
     World("throttled after five ignored", tiring=_FRESH, heavy=1.0, stop="ignored"),
-    World("half stop after a click", tiring=_FRESH, heavy=1.0, stop="half"),
+    World("half stop after a click", tiring=_FRESH, heavy=1.0, stop="half", people=40_000),
     World("tired, heavy and throttled", tiring=_TIRED, heavy=1.0, stop="ignored"),
     World("all stop at the first click", tiring=_TIRED, stop="first"),
     World("recency recovery", tiring=Tiring(0.8, 2.0, 2 * DAY)),
@@ -160,7 +160,7 @@ def drawn(seed: int, tiring: bool = True) -> World:
         Tiring(loss, scale, round(recovery * DAY)) if tiring else _FRESH,
         base=base,
         heavy=heavy,
-        people=6_000,
+        people=3_000,
         days=28.0,
         entry=0.25,
         share=share,
