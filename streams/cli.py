@@ -100,8 +100,9 @@ def policy() -> None:
 
 
 @policy.command(
+    short_help="List all mistakes in a policy file.",
     epilog="Exit status: 0 the policy can be used, 2 it cannot (every mistake, with its line, is "
-    "on standard error)."
+    "on standard error).",
 )
 @click.argument("file", type=click.File("rb"))
 @click.option(

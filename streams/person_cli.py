@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from streams.exchange import exchange
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -53,49 +54,51 @@ def access(user: str, ids: dict[str, str]) -> None:
     Example:
       governor access --user u7 --id device=d1 > u7.json
     """
-    from aiokafka.errors import KafkaError
-
     from streams import privacy
     from streams.policy_topic import fetch, policy_of
     from streams.settings import read_policy
 
     settings = _settings()
-    try:
-        held, _ = asyncio.run(fetch(settings))
-        policy = policy_of(held.current, settings) if held.current else read_policy(settings)
-        found = asyncio.run(privacy.access(settings, policy, privacy.Person(user, ids)))
-    except (LookupError, KafkaError) as error:
-        raise click.ClickException(str(error)) from None
+    held, _ = exchange(settings, fetch(settings))
+    policy = policy_of(held.current, settings) if held.current else read_policy(settings)
+    found = exchange(settings, privacy.access(settings, policy, privacy.Person(user, ids)))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
-@click.command()
+@click.command(short_help="Erase a person: all that is held of their ids.")
 @_USER
 @_ID
-def erase(user: str, ids: dict[str, str]) -> None:
+@click.option("--wait/--no-wait", default=True, help="Wait until workers have applied it.")
+def erase(user: str, ids: dict[str, str], wait: bool) -> None:
     """Erase a person: what is held of all the ids given, and of the ids linked with them.
 
     Rows and decisions go within a second, dead letters that mention them are withdrawn, and a
-    keyed hash keeps replays from bringing back what was before. Rows of ids that are not given and
-    not linked stay: a household's belongs to others too. The events on the input topics go with
-    those topics' retention.
+    keyed hash keeps replays from bringing back what was before. It cannot be undone.
+
+    Rows of ids that are not given and not linked stay: a household's belongs to others too. The
+    events on the input topics go with those topics' retention. `governor access` shows what is
+    held, before and after.
 
     \b
     Example:
       governor erase --user u7 --id device=d1
+      erased: user u7, device d1, and what was linked with them; 2 dead letters withdrawn
     """
-    from aiokafka.errors import KafkaError
-
     from streams import privacy
 
     settings = _settings()
-    try:
-        done = asyncio.run(
-            privacy.erase(settings, privacy.Person(user, ids), round(time.time(), 6))
+    asked_for = privacy.Person(user, ids)
+    done = exchange(settings, privacy.erase(settings, asked_for, round(time.time(), 6)))
+    if wait and not exchange(settings, privacy.until_erased(settings)):
+        raise click.ClickException(
+            f"the erasure is on {settings.topic('controls')}, but no worker has applied it within "
+            f"{privacy.PATIENCE_SECONDS:.0f} s: it holds as soon as one runs, also for what came "
+            "before. Is a worker up, and is GOVERNOR_GROUP that of the workers?"
         )
-    except (LookupError, KafkaError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"erased; {done['dead_letters']} dead letters withdrawn")
+    named = ", ".join([f"user {user}", *(f"{kind} {value}" for kind, value in ids.items())])
+    letters = f"{done['dead_letters']} dead letter{'s' * (done['dead_letters'] != 1)} withdrawn"
+    said = "erased" if wait else "to be erased by the workers"
+    click.echo(f"{said}: {named}, and what was linked with them; {letters}")
 
 
 @click.command()
@@ -118,8 +121,6 @@ def backfill(
     Example:
       governor backfill october.jsonl.gz november.jsonl.gz
     """
-    from aiokafka.errors import KafkaError
-
     from streams import backfill as filling
     from streams.history import HistoryError
     from streams.policy_topic import fetch, policy_of
@@ -150,11 +151,8 @@ def backfill(
             await filling.until_applied(settings, say)
         return filled
 
-    try:
-        filled = asyncio.run(run())
-        held, _ = asyncio.run(fetch(settings))
-    except (HistoryError, LookupError, TopicError, ValueError, KafkaError) as error:
-        raise click.ClickException(str(error)) from None
+    filled = exchange(settings, run(), HistoryError, TopicError, ValueError)
+    held, _ = exchange(settings, fetch(settings))
     click.echo(f"{filled.events:,} events {'applied' if wait else 'written'}")
     if filled.oldest <= filled.newest:
         policy = policy_of(held.current, settings) if held.current else read_policy(settings)

@@ -5,15 +5,16 @@ What a command needs is imported when it runs, as in `streams.cli`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import click
+
+from streams.exchange import exchange
 
 if TYPE_CHECKING:
     from governor.policy import Policy
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 __all__ = ["diff", "push", "release", "resume", "rollback", "show"]
-
-T = TypeVar("T")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SAMPLE = click.option(
@@ -41,7 +40,7 @@ _REPLAY = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Print what governs, what ever did, and the kill switch.")
 @click.option("--version", "wanted", metavar="V", help="That version instead of the current one.")
 @click.option("--json", "as_json", is_flag=True, help="The policy alone, as it can be pushed.")
 def show(wanted: str | None, as_json: bool) -> None:
@@ -95,7 +94,7 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
 
         remedy = ", so there is nothing to compare with: push with --confirm"
         before = _governing(held.current, settings, remedy)
-        (whole,) = compare(before, policy, _run(settings, live(settings, sample)), settings)[:1]
+        (whole,) = compare(before, policy, exchange(settings, live(settings, sample)), settings)[:1]
         if whole.users and whole.throttled / whole.users > settings.confirm_share:
             _fail(
                 f"of {whole.users} users, {whole.throttled} would be throttled more "
@@ -103,9 +102,10 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
                 f"{settings.confirm_share:.1%}): nothing is pushed. See `governor policy diff`, "
                 "then push it with --confirm"
             )
-    _run(settings, ensure_policy(settings))
-    _run(settings, write(settings, written(policy, held)))
-    click.echo(f"version {policy.version} governs")
+    exchange(settings, ensure_policy(settings))
+    exchange(settings, write(settings, written(policy, held)))
+    click.echo(f"version {policy.version} governs: rows are evaluated again in the background")
+    click.echo("governor policy rollback takes it back", err=True)
 
 
 @click.command()
@@ -118,11 +118,17 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
 
     Compared with the policy that governs, on a sample of the rows in the changelog, at the newest
     event of each; or on events of your own. The first line is all changes together, each other
-    line one change alone.
+    line one change alone. A user is throttled more when something rests that did not, and freed
+    when something no longer does; the same user can be both.
 
     \b
     Example:
       governor policy diff policy.yaml
+                                 throttled more             freed
+      all changes                  2,114  10.6%         37   0.2%
+      changed campaign-day         1,830   9.2%          0   0.0%
+      without breathing-space          0   0.0%         37   0.2%
+      of 20,000 users, from spring-1 to spring-2
     """
     from streams.policy_diff import compare, live, replayed
 
@@ -132,15 +138,29 @@ def diff(file: BinaryIO, sample: int, replay: Path | None, as_json: bool) -> Non
     if held.current is None:
         _fail(_EMPTY)
     before = _governing(held.current, settings)
-    rows = replayed(replay, settings) if replay else _run(settings, live(settings, sample))
-    for one in compare(before, policy, rows, settings):
-        click.echo(json.dumps(one.as_json()) if as_json else _told(one))
+    rows = replayed(replay, settings) if replay else exchange(settings, live(settings, sample))
+    found = compare(before, policy, rows, settings)
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(one.as_json()))
+        return
+    for line in _table(found):
+        click.echo(line)
+    click.echo(f"of {found[0].users:,} users, from {before.version} to {policy.version}")
 
 
-@click.command()
+@click.command(short_help="Let an earlier version govern again.")
 @click.argument("version", required=False)
 def rollback(version: str | None) -> None:
-    """Let VERSION govern again; without it, the one before the current one."""
+    """Let VERSION govern again; without it, the one before the current one.
+
+    Nothing has to be confirmed: what governed before governs again at once, and rows are evaluated
+    in the background. `governor policy show` lists the versions.
+
+    \b
+    Example:
+      governor policy rollback
+    """
     from streams.policy_topic import write, written
 
     settings = _settings()
@@ -151,11 +171,11 @@ def rollback(version: str | None) -> None:
     if wanted not in held.versions:
         _fail(f"no version {wanted}: {_known(held)}")
     policy = _governing(held.versions[wanted], settings)
-    _run(settings, write(settings, written(policy, held)))
+    exchange(settings, write(settings, written(policy, held)))
     click.echo(f"version {policy.version} governs")
 
 
-@click.command()
+@click.command(short_help="Kill switch: readers release all throttles.")
 @click.option("--everything", is_flag=True, help="What people asked for themselves too.")
 @click.option("--undo", is_flag=True, help="Take it back: the same as `governor policy resume`.")
 def release(everything: bool, undo: bool) -> None:
@@ -172,7 +192,7 @@ def release(everything: bool, undo: bool) -> None:
     _switch(released=not undo, everything=everything and not undo)
 
 
-@click.command()
+@click.command(short_help="Take the kill switch back.")
 def resume() -> None:
     """Take the kill switch back: throttles hold again, within a second."""
     _switch(released=False, everything=False)
@@ -185,8 +205,8 @@ def _switch(*, released: bool, everything: bool) -> None:
     settings = _settings()
     now = round(datetime.now(UTC).timestamp(), 3)
     said = {"released": released, "everything": everything, "at": now}
-    _run(settings, ensure_policy(settings))
-    _run(settings, write(settings, [(SWITCH, said)]))
+    exchange(settings, ensure_policy(settings))
+    exchange(settings, write(settings, [(SWITCH, said)]))
     click.echo("all throttles are released" if released else "throttles hold again")
 
 
@@ -213,7 +233,7 @@ def _load(file: BinaryIO, settings: Settings) -> Policy:
 def _held(settings: Settings) -> Held:
     from streams.policy_topic import fetch
 
-    held, _ = _run(settings, fetch(settings))
+    held, _ = exchange(settings, fetch(settings))
     for text in held.unread:
         click.echo(f"warning: {text}", err=True)
     return held
@@ -229,25 +249,19 @@ def _governing(pushed: Pushed, settings: Settings, remedy: str = "") -> Policy:
         _fail(f"version {pushed.version} cannot be used with these settings{remedy}: {error}")
 
 
-def _run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
-    """Run an exchange with Kafka; end the process with what to do when it fails."""
-    from aiokafka.errors import KafkaError
-
-    try:
-        return asyncio.run(work)
-    except KafkaError as error:
-        _fail(f"Kafka at {settings.broker} (GOVERNOR_BROKER): {error}")
-
-
 _EMPTY = "the policy topic is empty: start a worker, which seeds it, or push a policy"
 
 
-def _told(one: Difference) -> str:
-    share = f"{one.throttled / one.users:.1%}" if one.users else "0%"
-    return (
-        f"{one.change}: {one.throttled} of {one.users} users throttled more ({share}), "
-        f"{one.freed} freed"
-    )
+def _table(found: Sequence[Difference]) -> Iterator[str]:
+    """A line for each change, under a head."""
+    wide = max(len(one.change) for one in found)
+    yield f"{'':<{wide}}  {'throttled more':>16}  {'freed':>16}"
+    for one in found:
+        shares = [
+            f"{users:>9,} {users / one.users if one.users else 0:>6.1%}"
+            for users in (one.throttled, one.freed)
+        ]
+        yield f"{one.change:<{wide}}  {shares[0]}  {shares[1]}"
 
 
 def _known(held: Held) -> str:

@@ -8,6 +8,7 @@ that an erasure leaves keeps them from coming back.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -27,15 +28,19 @@ from governor.ledger import Ledger
 from governor.partitioning import partition_of
 from governor.policy import Policy
 from governor.records import Records
+from streams.backfill import until_applied
 from streams.patience import read_all, stop
 from streams.plain_producer import PlainProducer
 from streams.repartition import MERGE, TOPIC
 from streams.settings import Settings, ticks
 from streams.topics import connection
 
-__all__ = ["Person", "access", "erase"]
+__all__ = ["PATIENCE_SECONDS", "Person", "access", "erase", "until_erased"]
 
 BATCH = 5_000
+
+PATIENCE_SECONDS = 60.0
+"""How long workers may take to erase somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,20 @@ async def erase(settings: Settings, person: Person, ts: float) -> dict[str, int]
             for partition, key, _ in letters
         )
     return {"dead_letters": len(letters)}
+
+
+async def until_erased(settings: Settings) -> bool:
+    """Whether the workers have applied all that was sent before, within `PATIENCE_SECONDS`.
+
+    What an erasure sends on to linked ids may be sent on again, as long as their chain is.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for _ in range(3):
+                await until_applied(settings, lambda _: None)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _held(
