@@ -23,12 +23,16 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from governor.events import row_key
+from governor.fatigue.samples import history_of, mark_key
+from governor.fatigue.sampling import Marks
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.partitioning import partition_of
 from governor.policy import Policy
 from governor.records import Records
+from governor.ticks import to_seconds
 from streams.backfill import until_applied
+from streams.observer import TOPIC as SAMPLES
 from streams.patience import read_all, stop
 from streams.plain_producer import PlainProducer
 from streams.repartition import MERGE, TOPIC
@@ -159,9 +163,40 @@ async def _held(
         "row": ledger.export(key),
         "decision": decision,
         "rules": told["rules"] if told else [],
+        "sample": await _sample(settings, reading, name),
         "became": _named(link.to.decode()) if link else None,
         "was": [_named(each) for each in origins],
     }, linked
+
+
+async def _sample(settings: Settings, reading: _Reading, key: bytes) -> dict[str, Any] | None:
+    """What curves are estimated from of a person who is observed."""
+    mark = Marks(settings.erasure_key.get_secret_value().encode()).of(key)
+    newest = None
+    async for _, each, value in reading.all(settings.topic(SAMPLES)):
+        if each == mark_key(mark):
+            newest = value
+    if newest is None:
+        return None
+    history = history_of(newest)
+    return {
+        "mark": f"{mark:016x}",
+        "exposures": [
+            {
+                "ts": to_seconds(ts),
+                "labels": dict(history.ads[ad]),
+                "answered": None if answer < 0 else to_seconds(answer),
+                "measurable": measurable,
+            }
+            for ts, ad, answer, measurable in zip(
+                history.ts.tolist(),
+                history.ad.tolist(),
+                history.answer.tolist(),
+                history.measurable.tolist(),
+                strict=True,
+            )
+        ],
+    }
 
 
 async def _letters(

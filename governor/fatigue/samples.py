@@ -27,7 +27,15 @@ from governor.fatigue.histories import History, HistoryError
 from governor.fatigue.sampling import MOST_HALVINGS, Shares
 from governor.ticks import SECOND
 
-__all__ = ["LATENESS", "Samples", "SamplesError", "clock_record", "history_record", "mark_key"]
+__all__ = [
+    "LATENESS",
+    "Samples",
+    "SamplesError",
+    "clock_record",
+    "history_of",
+    "history_record",
+    "mark_key",
+]
 
 LATENESS = 300 * SECOND
 """By how much, in ticks, an idle partition's clock is behind the latest."""
@@ -50,6 +58,15 @@ def mark_key(mark: int) -> bytes:
 def history_record(mark: int, partition: int, history: History) -> tuple[bytes, bytes]:
     """Key and value of a person's history."""
     return mark_key(mark), _PARTITION.pack(partition) + history.pack()
+
+
+def history_of(value: bytes) -> History:
+    """The history in a record's value.
+
+    Raises:
+        HistoryError: it is none.
+    """
+    return History.unpack(value[_PARTITION.size :])
 
 
 def clock_record(partition: int, newest: int, *, drained: bool) -> tuple[bytes, bytes]:
@@ -102,7 +119,7 @@ class Samples:
             self._people.pop(mark, None)
             return
         (partition,) = _PARTITION.unpack(value[:2])
-        history = History.unpack(value[2:])
+        history = history_of(value)
         numbers = [
             self._ads.setdefault(
                 (ad.get("campaign", ""), ad.get("creative", ""), ad.get("category", "")),

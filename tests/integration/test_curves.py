@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from governor.fatigue.samples import Samples
 from governor.fatigue.sampling import Marks
 from governor.fatigue.versions import Version
+from streams.logs import said
 from tests.integration.conftest import Deploy
 from tests.integration.deployment import Deployment, Event, Worker
 from tests.integration.deployment import wait_for as wait_for_any
@@ -106,25 +107,22 @@ def observed(deployment: Deployment) -> Samples:
     return samples
 
 
-def settled(deployment: Deployment, events: list[Event]) -> Callable[[], Version | None]:
-    """The version that governs, once it is made of all that was shown to people."""
+def settled(
+    deployment: Deployment, events: list[Event], *workers: Worker
+) -> Callable[[], Version | None]:
+    """The version that governs, once one of these workers made it of all that there is."""
     shown = sum(topic == "impressions" for topic, _ in events)
 
     def made() -> Version | None:
-        version = governing(deployment)
-        if version is None or len(observed(deployment).exposures()) != shown:
+        samples, version = observed(deployment), governing(deployment)
+        if version is None or len(samples.exposures()) != shown:
             return None
-        curve = version.curves.curves.get("campaign:C1")
-        # Discounted, so nearly all of them.
-        return version if curve and curve.exposures and stable(deployment, version) else None
+        last = [rounds[-1] for one in workers if (rounds := said(one.log(), "curves made"))]
+        whole = {one["version"] for one in last if one["exposures"] == shown}
+        newest = version.curves.reference == samples.now and version.since == samples.since
+        return version if newest and version.name in whole else None
 
     return made
-
-
-def stable(deployment: Deployment, version: Version) -> bool:
-    """Whether it is what the newest samples give: no round has another to make."""
-    samples = observed(deployment)
-    return version.curves.reference == samples.now and version.since == samples.since
 
 
 def throttled(deployment: Deployment, user: str) -> dict[str, Any]:
@@ -149,7 +147,7 @@ def test_from_exposures_to_curves_to_a_rest_that_a_late_answer_withdraws(deploy:
     deployment.send(events)
     with deployment.worker() as worker:
         deployment.wait_until_committed()
-        version = wait_for(settled(deployment, events), "curves of everybody", 180)
+        version = wait_for(settled(deployment, events, worker), "curves of everybody", 400)
         curve = version.curves.curves["campaign:C1"]
         assert curve.identified, curve.reason
         assert 0.3 < curve.at(2.0)[1] < 0.75, "people were made to answer less: .36 of it"
@@ -188,15 +186,14 @@ def test_who_takes_over_makes_the_same_curves(deploy: Deploy) -> None:
     one, two = deployment.two_workers()
     deployment.send(events)
     deployment.wait_until_committed()
-    before = wait_for(settled(deployment, events), "curves of everybody", 180)
+    before = wait_for(settled(deployment, events, one, two), "curves of everybody", 400)
     first = wait_for(lambda: next(filter(aggregates, (one, two)), None), "an aggregator")
     (second,) = {one, two} - {first}
     assert not aggregates(second)
     held = curves(deployment)
     first.kill()
     wait_for(lambda: second.partitions == 4, "takeover")
-    wait_for(lambda: "curves " in second.log() and aggregates(second), "curves anew", 120)
-    after = wait_for(settled(deployment, events), "curves of everybody", 120)
+    after = wait_for(settled(deployment, events, second), "the same curves, anew", 400)
     assert after.name == before.name
     assert after.to_json() == before.to_json()
     shown = {key: value for key, value in held.items() if key.startswith(b"detector:")}
