@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.entries import (
     CONSENT,
     CONTROL,
@@ -35,6 +35,7 @@ from governor.entries import (
 )
 from governor.hashing import hash_bytes
 from governor.kept import prune
+from governor.prefetch import AHEAD, prefetch
 from governor.rows import (
     DIRTY,
     GONE,
@@ -42,9 +43,11 @@ from governor.rows import (
     Rows,
     State,
     add,
+    ask,
     find,
     flags_of,
     has_room,
+    hint,
     id_size,
     id_start,
     length_of,
@@ -56,7 +59,7 @@ from governor.rows import (
 )
 from governor.rules import RuleArrays, Scalar
 from governor.scopes import Ads
-from governor.scratch import ScratchArrays
+from governor.scratch import RING, ScratchArrays
 from governor.situation import id_type_of, refused_at
 
 __all__ = [
@@ -73,6 +76,7 @@ _AD_BITS = np.uint64(24)
 _EXPOSURE_BITS = np.uint64((1 << 40) - 1)
 _GONE, _OTHERS = np.uint64(GONE), np.uint64(OTHERS)
 _GRANTED = 1
+_RING = RING - 1
 _SHADOW = np.uint64(SHADOW)
 
 
@@ -100,12 +104,15 @@ def apply_events(
     first: int,
 ) -> int:
     """Apply events from ``first`` on; return where it stopped for want of room."""
-    new = np.zeros(WORDS, np.uint64)
-    for i in range(first, len(ts)):
+    new = scratch.entry
+    for i in range(first - 3 * AHEAD, len(ts)):
+        _ask(table, text, start, size, scratch, i, first)
+        if i < first:
+            continue
         if skipped[i]:
             outcome[i] = EXCLUDED
             continue
-        hashed = hash_bytes(text, start[i], size[i])
+        hashed = scratch.hash[i & _RING]
         row = find(table, hashed, text, start[i], size[i])
         entries = 2 + FACTS
         if row >= 0:
@@ -150,6 +157,31 @@ def apply_events(
                 changed = True
         settle_row(table, row, ts[i], changed)
     return len(ts)
+
+
+@inlined
+def _ask(
+    table: Rows,
+    text: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    size: NDArray[np.int64],
+    scratch: ScratchArrays,
+    i: int,
+    first: int,
+) -> None:
+    """Have what events behind the i-th will need fetched, of each of three a step further on."""
+    n = len(start)
+    far, near, next_ = i + 3 * AHEAD, i + 2 * AHEAD, i + AHEAD
+    if far < n:
+        hashed = hash_bytes(text, start[far], size[far])
+        scratch.hash[far & _RING] = hashed
+        prefetch(table.slots, hashed & np.uint64(len(table.slots) - 1))
+    if first <= near < n:
+        row = hint(table, scratch.hash[near & _RING])
+        scratch.hint[near & _RING] = row
+        prefetch(table.header, row)
+    if first <= next_ < n and scratch.hint[next_ & _RING] >= 0:
+        ask(table, scratch.hint[next_ & _RING])
 
 
 @compiled
@@ -386,7 +418,7 @@ def enter(
     first: int,
 ) -> int:
     """Put entries of another row into this one from ``first`` on; where it stopped for room."""
-    new = np.zeros(WORDS, np.uint64)
+    new = scratch.entry
     for i in range(first, len(entries)):
         if not has_room(table, row, length_of(table.header[row, 0]) + 2, 0):
             return i

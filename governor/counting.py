@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.entries import (
     CONTROL,
     EXPOSURE,
@@ -22,7 +22,7 @@ from governor.entries import (
 )
 from governor.rules import CAP, ByRule, Ordered, RuleArrays, Scalar, Span
 from governor.scopes import SENSITIVE, Ads, Col
-from governor.scratch import Found, Row, ScratchArrays, Slot
+from governor.scratch import Found, Row, ScratchArrays, Slot, move
 from governor.situation import period_of
 
 __all__ = ["SEEN", "count", "exposures_in", "soften"]
@@ -43,7 +43,7 @@ _KIND, _LIMIT = ByRule.KIND, ByRule.LIMIT
 _ORDERED_CAP = CAP
 
 
-@compiled
+@inlined
 def count(entry: NDArray[np.uint64], rules: RuleArrays, ads: Ads, scratch: ScratchArrays) -> int:
     """Find the caps and spacings in force; return how many."""
     it = scratch.row
@@ -83,7 +83,7 @@ def count(entry: NDArray[np.uint64], rules: RuleArrays, ads: Ads, scratch: Scrat
     return found
 
 
-@compiled
+@inlined
 def _reached(
     rules: RuleArrays,
     ads: Ads,
@@ -135,7 +135,7 @@ def soften(
         cap = rules.rule[scratch.found[k, _RULE], _KIND] == _ORDERED_CAP
         label = ads.label_plain[scratch.found[k, _LABEL]]
         if not (cap and _requests(entry, rules, ads, scratch, label, it[_NOW]) > 0):
-            scratch.found[kept] = scratch.found[k]
+            move(scratch.found, k, kept)
             kept += 1
     scratch.round[0] += 1
     for i in range(it[_BARE]):

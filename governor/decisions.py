@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.encoding import encode, size_bound
 from governor.entries import newest_of
 from governor.evaluation import digest_of, evaluate, last_until, supply
@@ -19,6 +19,7 @@ from governor.rows import (
     RECHECK,
     Rows,
     State,
+    ask_next,
     id_size,
     id_start,
     length_of,
@@ -132,7 +133,7 @@ def _longest_row(table: Rows, rows: NDArray[np.int64]) -> int:
     return longest
 
 
-@compiled
+@inlined
 def is_idle(table: Rows, row: int, rules: RuleArrays, horizon: int) -> bool:
     """Whether nobody asks about a row any more: it is empty, or two horizons behind the newest
     event, and nothing that the person said is in force."""
@@ -169,6 +170,7 @@ def _take(
     watermark = table.state[_NEWEST]
     for k in range(progress[0], table.state[_DIRTY]):
         progress[0] = k
+        ask_next(table, table.dirty, k, table.state[_DIRTY])
         row = table.dirty[k]
         found = evaluate(table, row, rules, ads, worn, scratch)
         if found < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.counting import exposures_in
 from governor.fatigue.tiring import SHARES, softness
 from governor.jsontext import (
@@ -66,7 +66,7 @@ _BRACE = literal("}")
 _NULL = literal("null")
 
 
-@compiled
+@inlined
 def size_bound(
     table: Rows,
     row: int,
@@ -84,7 +84,7 @@ def size_bound(
     return size
 
 
-@compiled
+@inlined
 def encode(
     out: NDArray[np.uint8],
     at: int,
@@ -119,7 +119,7 @@ def encode(
     return put(out, at, _BRACE, 0, 1)
 
 
-@compiled
+@inlined
 def _put_id(out: NDArray[np.uint8], at: int, table: Rows, row: int) -> int:
     start, size = id_start(table.header[row, 1]), id_size(table.header[row, 1])
     kind = 0
@@ -168,7 +168,7 @@ def _place(rules: RuleArrays, scratch: ScratchArrays, k: int) -> int:
     return int((label << 10) + (_is_shadow(rules, rule) << 9) + (soft << 8) + order)
 
 
-@compiled
+@inlined
 def _sort(rules: RuleArrays, scratch: ScratchArrays, found: int) -> None:
     """By label, state and reason. They are few, and nearly in order."""
     for k in range(1, found):
@@ -182,7 +182,7 @@ def _sort(rules: RuleArrays, scratch: ScratchArrays, found: int) -> None:
             j -= 1
 
 
-@compiled
+@inlined
 def _put_throttle(
     out: NDArray[np.uint8],
     at: int,
@@ -220,7 +220,7 @@ def _put_throttle(
     return put(out, at, _CLOSE, 0, len(_CLOSE))
 
 
-@compiled
+@inlined
 def _put_state(
     out: NDArray[np.uint8],
     at: int,
@@ -241,7 +241,7 @@ def _put_state(
     return put(out, at, state, 0, len(state))
 
 
-@compiled
+@inlined
 def _put_until(out: NDArray[np.uint8], at: int, until: int) -> int:
     at = put(out, at, _UNTIL_TEXT, 0, len(_UNTIL_TEXT))
     if until >= FOREVER:
@@ -249,7 +249,7 @@ def _put_until(out: NDArray[np.uint8], at: int, until: int) -> int:
     return put_ticks(out, at, until)
 
 
-@compiled
+@inlined
 def _put_evidence(
     out: NDArray[np.uint8],
     at: int,

@@ -14,7 +14,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, compiled, integer
 from governor.events import Columns
 from governor.siphash import key_of, siphash
 
@@ -129,7 +129,7 @@ def _add(slots: NDArray[np.uint64], until: NDArray[np.int64], mark: np.uint64, t
     until[at] = ts
 
 
-@compiled
+@allocating
 def _hits(
     slots: NDArray[np.uint64],
     until: NDArray[np.int64],

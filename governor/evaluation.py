@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.controls import ask_labels, refuse, say
 from governor.counting import count, soften
 from governor.fatigue.tiring import softness, tire
@@ -21,7 +21,7 @@ from governor.reactions import mark_seen, react, tire_of_ignored
 from governor.rows import OTHERS, Rows, flags_of, length_of, run_of
 from governor.rules import FATIGUE, ByRule, RuleArrays, Scalar, Span
 from governor.scopes import Ads, Scopes, Want
-from governor.scratch import Found, Row, ScratchArrays
+from governor.scratch import Found, Row, ScratchArrays, move
 from governor.situation import look
 
 __all__ = ["HOLDS", "digest_of", "evaluate", "last_until", "supply"]
@@ -41,7 +41,7 @@ _NONE, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 _HOLDS = np.uint64(HOLDS)
 
 
-@compiled
+@inlined
 def evaluate(
     table: Rows, row: int, rules: RuleArrays, ads: Ads, worn: Worn, scratch: ScratchArrays
 ) -> int:
@@ -89,7 +89,7 @@ def _cut(rules: RuleArrays, scratch: ScratchArrays, found: int) -> int:
         if rule < rules.scalars[_RULES] and not rules.rule[rule, _STATES] >> following & 1:
             scratch.found[k, _UNTIL] = min(scratch.found[k, _UNTIL], end)
         if scratch.found[k, _UNTIL] > max(scratch.row[_NOW], scratch.found[k, _FROM]):
-            scratch.found[kept] = scratch.found[k]
+            move(scratch.found, k, kept)
             kept += 1
     return kept
 
@@ -105,7 +105,7 @@ def supply(labels: Labels, scopes: Scopes, scratch: ScratchArrays) -> None:
         scopes.pair(first, second, labels.merged(first, second))
 
 
-@compiled
+@inlined
 def digest_of(rules: RuleArrays, ads: Ads, scratch: ScratchArrays, found: int) -> np.uint64:
     """A hash of the throttles found, in whatever order; zero for none."""
     if found == 0:
@@ -124,7 +124,7 @@ def digest_of(rules: RuleArrays, ads: Ads, scratch: ScratchArrays, found: int) -
     return (total & ~_HOLDS) | holds | _ONE
 
 
-@compiled
+@inlined
 def last_until(scratch: ScratchArrays, found: int) -> int:
     """When the last of the throttles found ends; 0 for none."""
     last = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 from governor.entries import INVALID
 from governor.events import Columns
 from governor.rules import Excluded
@@ -21,7 +21,7 @@ def excluded(columns: Columns, rules: Excluded) -> NDArray[np.uint8]:
     return out
 
 
-@compiled
+@allocating
 def _mark(
     text: NDArray[np.uint8],
     start: NDArray[np.int64],

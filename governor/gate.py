@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor import erasures, redirects
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, integer
 from governor.erasures import Erasures
 from governor.events import Columns
 from governor.partitioning import partitions_of
@@ -123,7 +123,7 @@ def again(columns: Columns, records: int) -> NDArray[np.bool_]:
     return _again(columns.source, records)
 
 
-@compiled
+@allocating
 def _again(source: NDArray[np.int64], records: int) -> NDArray[np.bool_]:
     seen = np.zeros(records, np.bool_)
     out = np.zeros(len(source), np.bool_)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 
 __all__ = ["hash_bytes", "hash_spans", "mix"]
 
@@ -54,7 +54,7 @@ def hash_bytes(buffer: NDArray[np.uint8], start: int, size: int) -> np.uint64:
     return h
 
 
-@compiled
+@allocating
 def hash_spans(
     buffer: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64]
 ) -> NDArray[np.uint64]:

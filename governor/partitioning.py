@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, compiled, integer
 
 __all__ = ["partition_of", "partitions_of"]
 
@@ -46,7 +46,7 @@ def _murmur2(buffer: NDArray[np.uint8], start: int, size: int) -> np.uint64:
     return h ^ (h >> _B15)
 
 
-@compiled
+@allocating
 def partitions_of(
     text: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:

@@ -39,6 +39,7 @@ _MULTIPLIER = Scalar.MULTIPLIER
 _FLAGS, _CUSTOM, _SLOTS = Col.FLAGS, Col.TYPE, Col.SLOTS
 _ROUND = Slot.ROUND
 _STREAK_ROUND, _COUNT, _LEVEL = Streak.ROUND, Streak.COUNT, Streak.LEVEL
+_STREAK = Streak.SIZE
 _BEGIN, _REST_END, _REST = Streak.BEGIN, Streak.END, Streak.REST
 _LABEL, _RULE, _FROM, _UNTIL = Found.LABEL, Found.RULE, Found.FROM, Found.UNTIL
 _FIRST, _SECOND, _SLOT, _THIRD = Found.FIRST, Found.SECOND, Found.SLOT, Found.THIRD
@@ -209,7 +210,8 @@ def _follow(
     """Take the next exposure of a label value into its streak."""
     streak = scratch.streak[slot]
     if streak[_STREAK_ROUND] != scratch.round[0]:
-        streak[:] = 0
+        for column in range(_STREAK):
+            streak[column] = 0
         streak[_STREAK_ROUND] = scratch.round[0]
     ts = ticks_of(entry[i, 0])
     if scratch.mark[i] & ANSWERED:

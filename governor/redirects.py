@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, compiled, integer
 from governor.events import Columns
 from governor.hashing import hash_bytes
 
@@ -124,7 +124,7 @@ def _add(hashes: NDArray[np.uint64], key: NDArray[np.uint8]) -> None:
     hashes[at] = hashed
 
 
-@compiled
+@allocating
 def _hits(
     hashes: NDArray[np.uint64],
     text: NDArray[np.uint8],

@@ -36,6 +36,7 @@ from governor.rows import (
     Rows,
     State,
     add,
+    ask_next,
     find,
     flags_of,
     grow,
@@ -105,7 +106,8 @@ def ad_records(ads: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
 
 def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Records:
     """The named ads, then every dirty row that differs from what was last encoded."""
-    dirty = _changed(table)
+    dirty = np.empty(int(table.state[State.DIRTY]), np.int64)
+    dirty = dirty[: int(_changed(table, dirty))]
     head = Records.of([(key, value, 0) for key, value in named])
     size = len(head.buffer) + int(_encoded_size(table, dirty))
     out = np.empty(size, np.uint8)
@@ -124,15 +126,14 @@ def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Rec
 
 
 @compiled
-def _changed(table: Rows) -> NDArray[np.int64]:
-    """Dirty rows but those that were only evaluated anew, to the same decision."""
-    changed = np.empty(table.state[_DIRTY], np.int64)
+def _changed(table: Rows, changed: NDArray[np.int64]) -> int:
+    """Note dirty rows but those only evaluated anew, to the same decision; how many they are."""
     count = 0
     for row in table.dirty[: table.state[_DIRTY]]:
         if flags_of(table.header[row, 1]) & (RECHECK | GONE) != RECHECK:
             changed[count] = row
             count += 1
-    return changed[:count]
+    return count
 
 
 @compiled
@@ -157,7 +158,9 @@ def _encode_rows(
     key_size: NDArray[np.int64],
     value_size: NDArray[np.int64],
 ) -> None:
-    for row in dirty:
+    for k in range(len(dirty)):
+        ask_next(table, dirty, k, len(dirty))
+        row = dirty[k]
         header0, header1 = table.header[row, 0], table.header[row, 1]
         key_start[record] = at
         key_size[record] = 1 + id_size(header1)
@@ -355,7 +358,7 @@ def _load_rows(
 ) -> tuple[int, int, np.uint64, int]:
     """Load records from ``first`` on; where it stopped, why, the unknown ad, rows read."""
     read = 0
-    ads_of_row = np.empty(1 << 16, np.int64)
+    ads_of_row = scratch.ad
     for i in range(first, len(key_start)):
         if key_size[i] < 1:
             return i, _FOREIGN, _NONE, read

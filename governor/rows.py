@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled, integer
+from governor.compiled import compiled, inlined, integer
 from governor.entries import WORDS
 from governor.hashing import hash_bytes
+from governor.prefetch import AHEAD, prefetch
 
 __all__ = ["CAPACITIES", "Rows", "State", "compact", "empty", "grow"]
 
@@ -65,6 +66,7 @@ _B8, _B16, _B24, _B32 = np.uint64(8), np.uint64(16), np.uint64(24), np.uint64(32
 _LOW8, _LOW16 = np.uint64(0xFF), np.uint64(0xFFFF)
 _LOW32 = np.uint64(0xFFFFFFFF)
 _NONE = np.uint64(0)
+_ASKED = 24  # entries of a row: of longer ones the processor itself notices how they are read
 _ONE = np.uint64(1)
 
 
@@ -200,6 +202,37 @@ def find(rows: Rows, hashed: np.uint64, text: NDArray[np.uint8], start: int, siz
                     return row
         at = (at + _ONE) & mask
     return -1
+
+
+@compiled
+def hint(rows: Rows, hashed: np.uint64) -> int:
+    """The row that an id with this hash most likely has, or -1, from a look at the table alone."""
+    mask = np.uint64(len(rows.slots) - 1)
+    at = hashed & mask
+    while rows.slots[at] != _NONE:
+        if rows.slots[at] >> _B32 == hashed >> _B32:
+            return integer(rows.slots[at] & _LOW32) - 1
+        at = (at + _ONE) & mask
+    return -1
+
+
+@inlined
+def ask(rows: Rows, row: int) -> None:
+    """Have a row's id and entries fetched, its header being there."""
+    header0, header1 = rows.header[row, 0], rows.header[row, 1]
+    prefetch(rows.ids, id_start(header1))
+    start = run_of(header0)
+    for entry in range(start, start + min(length_of(header0), _ASKED), 2):
+        prefetch(rows.arena, entry)
+
+
+@inlined
+def ask_next(rows: Rows, these: NDArray[np.int64], k: int, end: int) -> None:
+    """Of rows that are gone through, have what comes soon after the k-th fetched."""
+    if k + 2 * AHEAD < end:
+        prefetch(rows.header, these[k + 2 * AHEAD])
+    if k + AHEAD < end:
+        ask(rows, these[k + AHEAD])
 
 
 @compiled

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.ads import FIELDS
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, compiled, integer
 from governor.entries import INVALID, MAX_TIME, RETARGETING, TYPE_SHIFT, UNMEASURABLE
 from governor.hashing import hash_bytes, mix
 from governor.labels import AdTable, find_ad
@@ -118,14 +118,17 @@ def scan(
         np.zeros(n, np.bool_), start_of, size_of, ts, what, event, exposure, ad, ad_key,
         np.full(n, -1, np.int64), zone_start, zone_size,
     )  # fmt: skip
-    _scan(buffer, timestamp, start, size, table, zones, times, max_bytes, max_id, found)
+    spans, ticks = np.empty((_COUNT, 2), np.int64), np.zeros(2, np.int64)
+    _scan(
+        buffer, timestamp, start, size, table, zones, times, max_bytes, max_id, spans, ticks, found
+    )
     return found
 
 
 def ad_spans(buffer: NDArray[np.uint8], start: int, size: int) -> list[str | None]:
     """The values of `FIELDS` in one plain impression."""
     spans = np.empty((_COUNT, 2), np.int64)
-    _scan_one(buffer, start, start + size, spans, np.zeros(1, np.int64))
+    _scan_one(buffer, start, start + size, spans, np.zeros(2, np.int64))
     return [
         buffer[first : first + length].tobytes().decode("ascii") if length > 0 else None
         for first, length in spans[_FIRST_LABEL:].tolist()
@@ -138,7 +141,7 @@ def lone_exposure(event: np.uint64) -> np.uint64:
     return mix(event, _LONE)
 
 
-@compiled
+@allocating
 def lone_exposures(event: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The same for many."""
     out = np.empty_like(event)
@@ -158,10 +161,10 @@ def _scan(
     times: Times,
     max_bytes: int,
     max_id: int,
+    spans: NDArray[np.int64],
+    ticks: NDArray[np.int64],
     found: Found,
 ) -> None:
-    spans = np.empty((_COUNT, 2), np.int64)
-    ticks = np.zeros(1, np.int64)
     for i in range(len(start)):
         if size[i] > max_bytes or timestamp[i] < 0:
             continue
@@ -384,7 +387,7 @@ def _value(
             close = _number(buffer, at, end, ticks)
             spans[_TS, 0], spans[_TS, 1] = at, close - at
             return close
-        return _number(buffer, at, end, np.zeros(1, np.int64)) if field < 0 else -1
+        return _number(buffer, at, end, ticks[1:]) if field < 0 else -1
     if byte == _N and _literal(buffer, at, end, _NULL):
         if field in (_EVENT, _USER, _TS, _CAMPAIGN) or _is_flag(field):
             return -1

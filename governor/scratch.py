@@ -8,10 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from governor.compiled import compiled
+from governor.entries import WORDS
+from governor.prefetch import AHEAD
 from governor.rows import CAPACITIES
 from governor.rules import CALENDARS
 
-__all__ = ["Course", "Found", "Row", "Scratch", "ScratchArrays", "Slot", "Streak", "Wear"]
+__all__ = [
+    "RING", "Course", "Found", "Row", "Scratch", "ScratchArrays", "Slot", "Streak", "Wear", "move",
+]  # fmt: skip
 
 
 class Slot:
@@ -92,6 +97,12 @@ class Row:
     SIZE = 12
 
 
+_FOUND = Found.SIZE
+
+RING = 4 * AHEAD
+"""Elements of a ring, a power of two."""
+
+
 class ScratchArrays(NamedTuple):
     """The arrays. Those by entry are as long as the longest row can be."""
 
@@ -105,6 +116,10 @@ class ScratchArrays(NamedTuple):
     ticks: NDArray[np.int64]  # by entry
     weight: NDArray[np.int64]  # by entry
     answer: NDArray[np.int64]  # by entry: see `fatigue.settlement.join`
+    ad: NDArray[np.int64]  # by entry
+    entry: NDArray[np.uint64]  # one on its way into a row
+    hash: NDArray[np.uint64]  # by event, a ring: of the ids of those that come next
+    hint: NDArray[np.int64]  # by event, a ring: their rows as far as a look at the index tells
     want: NDArray[np.int64]  # what is missing: a `scopes.Want`, and two ads
     period: NDArray[np.int64]  # (3, 3): zone, begin and end of the last period asked for
     row: NDArray[np.int64]  # what holds of the row being evaluated, see `Row`
@@ -140,7 +155,18 @@ def _arrays(slots: int, found: int) -> ScratchArrays:
         ticks=np.zeros(entries, np.int64),
         weight=np.zeros(entries, np.int64),
         answer=np.zeros(entries, np.int64),
+        ad=np.zeros(entries, np.int64),
+        entry=np.zeros(WORDS, np.uint64),
+        hash=np.zeros(RING, np.uint64),
+        hint=np.zeros(RING, np.int64),
         want=np.zeros(3, np.int64),
         period=np.full((len(CALENDARS), 3), -1, np.int64),
         row=np.zeros(Row.SIZE, np.int64),
     )
+
+
+@compiled
+def move(found: NDArray[np.int64], one: int, to: int) -> None:
+    """Copy what was found as number ``one`` to another place."""
+    for column in range(_FOUND):
+        found[to, column] = found[one, column]

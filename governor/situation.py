@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled, integer
+from governor.compiled import compiled, inlined, integer
 from governor.entries import (
     COMPLAINT,
     CONVERSION,
@@ -57,7 +57,7 @@ _AD_ZONE = Col.ZONE
 _BUCKETS = np.uint64(BUCKETS)
 
 
-@compiled
+@inlined
 def look(table: Rows, row: int, rules: RuleArrays, ads: Ads, scratch: ScratchArrays) -> None:
     """Fill ``scratch.row`` in for a row that is not empty."""
     length = length_of(table.header[row, 0])

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.util import calc_crc32c
-from numba import njit
 from numpy.typing import NDArray
 
+from governor.compiled import compiled, integer
 from governor.records import Records
 
 __all__ = ["CorruptBatch", "Frame", "PreparedBatch", "build", "parse", "seal"]
@@ -203,8 +203,8 @@ def _records(buffer: NDArray[np.uint8], heads: list[_Head], fetch_offset: int) -
     return Records(buffer, *columns[:, :rows])
 
 
-@njit(cache=True, nogil=True)
-def _varint(buffer, at, end):  # type: ignore[no-untyped-def]
+@compiled
+def _varint(buffer: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     """The zigzag number at `at` and the place behind it, which is -1 if it is not sound."""
     bits = np.int64(0)
     shift = 0
@@ -216,13 +216,13 @@ def _varint(buffer, at, end):  # type: ignore[no-untyped-def]
         elif byte & 1:  # of the tenth byte one bit is left
             bits |= np.int64(-(2**63))
         if byte < 0x80:
-            return ((bits >> 1) & 0x7FFFFFFFFFFFFFFF) ^ -(bits & 1), at
+            return integer(((bits >> 1) & 0x7FFFFFFFFFFFFFFF) ^ -(bits & 1)), at
         shift += 7
-    return np.int64(0), -1
+    return integer(0), -1
 
 
-@njit(cache=True, nogil=True)
-def _skip_headers(buffer, at, end):  # type: ignore[no-untyped-def]
+@compiled
+def _skip_headers(buffer: NDArray[np.uint8], at: int, end: int) -> int:
     """The place behind a record's headers, -1 if they do not end where the record does."""
     count, at = _varint(buffer, at, end)
     if at < 0 or count < 0:
@@ -240,11 +240,18 @@ def _skip_headers(buffer, at, end):  # type: ignore[no-untyped-def]
     return at if at == end else -1
 
 
-@njit(cache=True, nogil=True)
-def _read(  # type: ignore[no-untyped-def]
-    buffer, spans, fetch_offset,
-    offset, timestamp, key_start, key_size, value_start, value_size,
-):  # fmt: skip
+@compiled
+def _read(
+    buffer: NDArray[np.uint8],
+    spans: NDArray[np.int64],
+    fetch_offset: int,
+    offset: NDArray[np.int64],
+    timestamp: NDArray[np.int64],
+    key_start: NDArray[np.int64],
+    key_size: NDArray[np.int64],
+    value_start: NDArray[np.int64],
+    value_size: NDArray[np.int64],
+) -> tuple[int, int]:
     """Fill the columns; the number of rows and the first bad span, -1 when all are sound."""
     row = 0
     for i in range(len(spans)):
@@ -316,8 +323,8 @@ def build(records: Records, *, max_bytes: int) -> list[Frame]:
     return frames
 
 
-@njit(cache=True, nogil=True)
-def _varint_size(number):  # type: ignore[no-untyped-def]
+@compiled
+def _varint_size(number: int) -> int:
     bits = (number << 1) ^ (number >> 63)
     size = 1
     bits = (bits >> 7) & 0x01FFFFFFFFFFFFFF  # the first shift fills with zeros
@@ -327,8 +334,8 @@ def _varint_size(number):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)
-def _put_varint(out, at, number):  # type: ignore[no-untyped-def]
+@compiled
+def _put_varint(out: NDArray[np.uint8], at: int, number: int) -> int:
     bits = (number << 1) ^ (number >> 63)
     low = bits & 0x7F
     bits = (bits >> 7) & 0x01FFFFFFFFFFFFFF
@@ -341,8 +348,8 @@ def _put_varint(out, at, number):  # type: ignore[no-untyped-def]
     return at + 1
 
 
-@njit(cache=True, nogil=True)
-def _body_size(timestamp_delta, offset_delta, key_size, value_size):  # type: ignore[no-untyped-def]
+@compiled
+def _body_size(timestamp_delta: int, offset_delta: int, key_size: int, value_size: int) -> int:
     return (
         2  # attributes, count of headers
         + _varint_size(timestamp_delta)
@@ -354,8 +361,15 @@ def _body_size(timestamp_delta, offset_delta, key_size, value_size):  # type: ig
     )
 
 
-@njit(cache=True, nogil=True)
-def _cut(timestamp, key_size, value_size, max_bytes, cuts, sizes):  # type: ignore[no-untyped-def]
+@compiled
+def _cut(
+    timestamp: NDArray[np.int64],
+    key_size: NDArray[np.int64],
+    value_size: NDArray[np.int64],
+    max_bytes: int,
+    cuts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> int:
     """How many batches; batch i is the rows from `cuts[i]` to `cuts[i + 1]`, `sizes[i]` bytes."""
     count = 0
     cuts[0] = 0
@@ -363,16 +377,16 @@ def _cut(timestamp, key_size, value_size, max_bytes, cuts, sizes):  # type: igno
     used = _HEADER_SIZE
     for row in range(len(timestamp)):
         delta = timestamp[row] - timestamp[first]
-        body = _body_size(delta, np.int64(row - first), key_size[row], value_size[row])
-        body += _varint_size(np.int64(body))
+        body = _body_size(delta, integer(row - first), key_size[row], value_size[row])
+        body += _varint_size(integer(body))
         if used + body > max_bytes and row > first:
             sizes[count] = used
             count += 1
             cuts[count] = row
             first = row
             used = _HEADER_SIZE
-            body = _body_size(np.int64(0), np.int64(0), key_size[row], value_size[row])
-            body += _varint_size(np.int64(body))
+            body = _body_size(integer(0), integer(0), key_size[row], value_size[row])
+            body += _varint_size(integer(body))
         used += body
     if len(timestamp):
         sizes[count] = used
@@ -381,8 +395,8 @@ def _cut(timestamp, key_size, value_size, max_bytes, cuts, sizes):  # type: igno
     return count
 
 
-@njit(cache=True, nogil=True)
-def _copy(buffer, start, size, out, at):  # type: ignore[no-untyped-def]
+@compiled
+def _copy(buffer: NDArray[np.uint8], start: int, size: int, out: NDArray[np.uint8], at: int) -> int:
     # Views make the loop a copy of whole words: twice as fast, and quick to compile.
     source = buffer[start : start + size]
     target = out[at : at + size]
@@ -391,18 +405,26 @@ def _copy(buffer, start, size, out, at):  # type: ignore[no-untyped-def]
     return at + size
 
 
-@njit(cache=True, nogil=True)
-def _write(  # type: ignore[no-untyped-def]
-    buffer, timestamp, key_start, key_size, value_start, value_size, first, last, out
-):
+@compiled
+def _write(
+    buffer: NDArray[np.uint8],
+    timestamp: NDArray[np.int64],
+    key_start: NDArray[np.int64],
+    key_size: NDArray[np.int64],
+    value_start: NDArray[np.int64],
+    value_size: NDArray[np.int64],
+    first: int,
+    last: int,
+    out: NDArray[np.uint8],
+) -> None:
     """Write the rows from `first` to `last` behind the header space of `out`."""
     at = _HEADER_SIZE
     for row in range(first, last):
         timestamp_delta = timestamp[row] - timestamp[first]
-        offset_delta = np.int64(row - first)
+        offset_delta = integer(row - first)
         key = key_size[row]
         value = value_size[row]
-        at = _put_varint(out, at, np.int64(_body_size(timestamp_delta, offset_delta, key, value)))
+        at = _put_varint(out, at, integer(_body_size(timestamp_delta, offset_delta, key, value)))
         out[at] = 0  # attributes
         at = _put_varint(out, at + 1, timestamp_delta)
         at = _put_varint(out, at, offset_delta)
