@@ -9,6 +9,7 @@ from governor.compiled import compiled, inlined
 from governor.entries import (
     CONSENT,
     CONTROL,
+    CUT,
     ENGAGEMENT,
     ERASE,
     EXPOSURE,
@@ -243,10 +244,22 @@ def insert(
         return APPLIED
 
     table.header[row, 1] |= _OTHERS
+    cut = _cut_of(table, row)
     _prune_row(table, row, rules, ads, scratch, horizon, row_limit)
     if scratch.mark[at] == 1:
         return APPLIED
+    if _cut_of(table, row) != cut:
+        mark_dirty(table, row)  # it tells how far back it has been cut, and must after a restart
     return DROPPED if scratch.mark[at] == 2 else LATE
+
+
+@compiled
+def _cut_of(table: Rows, row: int) -> int:
+    """The time of the newest entry that was pushed out of a row, or -1."""
+    length = length_of(table.header[row, 0])
+    entry = table.arena[run_of(table.header[row, 0]) :]
+    at = fact_of(entry, length, CUT)
+    return ticks_of(entry[at, 0]) if at >= 0 else -1
 
 
 @compiled

@@ -544,6 +544,20 @@ def test_row_limit_holds_for_each_kind_alone() -> None:
     assert until(engine) == 3600
 
 
+def test_how_far_back_a_row_was_cut_outlasts_a_restart_also_where_the_event_itself_was_let_go() -> (
+    None
+):
+    engine = Engine([cap(2, HOUR)], row_limit=3)
+    engine.feed(*(shown(at) for at in (10, 20, 30)))
+    engine.publish()
+    assert engine.feed(shown(5)) == {"overflow": 1}
+    assert engine.ledger.entries == 3 + CUT
+    engine.publish()
+    assert engine.restarted().ledger.entries == 3 + CUT
+    assert engine.feed(shown(5)) == {"overflow": 1}
+    assert engine.ledger.dirty == 0
+
+
 def test_row_limit_leaves_what_is_older_and_of_another_kind() -> None:
     engine = Engine([cap(2, HOUR)], row_limit=2)
     engine.feed(clicked(0, "a"), opted_in(1), shown(2), shown(3), shown(4))
