@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.ads import FIELDS, TYPE_KEY, Ad
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 from governor.consent import BadConsentError
 from governor.consent import decode as decode_consent
 from governor.entries import (
@@ -400,7 +400,7 @@ def _mix_in(key: NDArray[np.uint64], hashes: NDArray[np.uint64], name: np.uint64
             key[i] += mix(name, hashes[i])
 
 
-@compiled
+@allocating
 def _find_ads(table: AdTable, key: NDArray[np.uint64]) -> NDArray[np.int64]:
     ad = np.empty(len(key), np.int64)
     for i in range(len(key)):
@@ -410,7 +410,7 @@ def _find_ads(table: AdTable, key: NDArray[np.uint64]) -> NDArray[np.int64]:
     return ad
 
 
-@compiled
+@allocating
 def _mixed(number: NDArray[np.uint64], salt: np.uint64) -> NDArray[np.uint64]:
     out = np.empty(len(number), np.uint64)
     for i in range(len(number)):

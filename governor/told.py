@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.applying import APPLIED
-from governor.compiled import compiled, integer
+from governor.compiled import allocating, compiled, integer
 from governor.entries import EXPOSURE, RETARGETING
 from governor.events import Columns
 from governor.hashing import hash_bytes, mix
@@ -190,7 +190,7 @@ def _find(stops: _Stops, key: int) -> int:
     return at
 
 
-@compiled
+@allocating
 def _held(stops: _Stops, now: int) -> NDArray[np.bool_]:
     """Which entries are worth keeping."""
     held = np.zeros(len(stops.entry), np.bool_)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.applying import apply_events
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 from governor.entries import ENGAGEMENT, EXPOSURE
 from governor.hashing import hash_bytes
 from governor.holding import DONE, FULL, Governing, held_back
@@ -60,7 +60,7 @@ class Verdicts(NamedTuple):
     """And of the controls, in the order of `rules.CONTROL_REASONS`."""
 
 
-@compiled
+@allocating
 def walk(
     governing: Governing, rows: Passing, verdicts: Verdicts, progress: NDArray[np.int64]
 ) -> int:

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import allocating
 
 __all__ = ["GRID", "Courses", "Estimate", "Prior", "maximize", "totals"]
 
@@ -101,14 +101,14 @@ class Estimate:
     converged: bool
 
 
-@compiled
+@allocating
 def _masses(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
     eta = parameters[len(parameters) - len(_GRID) :]
     masses = np.exp(eta - eta.max())
     return np.asarray(masses / masses.sum())
 
 
-@compiled
+@allocating
 def _posterior(
     n: float,
     sums: NDArray[np.float64],
@@ -133,7 +133,7 @@ def _posterior(
     return highest + math.log(whole)
 
 
-@compiled
+@allocating
 def _columns(
     courses: Courses,
     j: int,
@@ -152,7 +152,7 @@ def _columns(
     x[3], x[4] = 1.0 - courses.part[j], courses.part[j]
 
 
-@compiled
+@allocating
 def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
     courses: Courses,
     parameters: NDArray[np.float64],
@@ -352,7 +352,7 @@ def _newton_step(
     return np.asarray(step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max()))))
 
 
-@compiled
+@allocating
 def totals(
     courses: Courses,
     parameters: NDArray[np.float64],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 from governor.entries import ENGAGEMENT, EXPOSURE
 from governor.hashing import mix
 from governor.policy import load
@@ -76,7 +76,7 @@ def link(log: Log, within: int) -> Links:
 _ANY = "rules: [{name: any, cap: 1, per: user, window: 1h}]"
 
 
-@compiled
+@allocating
 def _link(
     who: NDArray[np.int32],
     ts: NDArray[np.int64],

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from governor.ads import ad_of_labels
 from governor.applying import apply_events
-from governor.compiled import compiled
+from governor.compiled import allocating, compiled
 from governor.entries import CLICK, ENGAGEMENT, EXPOSURE, TYPE_SHIFT, UNMEASURABLE
 from governor.fatigue import frailty
 from governor.fatigue.curves import CurveSet
@@ -357,7 +357,7 @@ def _exposures(
     )  # fmt: skip
 
 
-@compiled
+@allocating
 def _live(
     governing: Governing,
     occasions: Occasions,
