@@ -29,6 +29,7 @@ from benchmarks.crowd import POLICY, Crowd
 from benchmarks.fleet import Fleet, StuckError, Worker
 from benchmarks.producers import Producers
 from streams.broker import Cluster
+from streams.logs import said
 from streams.reader import Reader, committed
 from streams.settings import Settings, load_settings
 from streams.topics import ensure
@@ -90,7 +91,7 @@ async def _halves(one: Worker, other: Worker) -> bool:
 
 
 def _last_ready(worker: Worker) -> int:
-    return int(worker.log.rpartition("ready: ")[2].split()[0])
+    return len(said(worker.log, "ready")[-1]["partitions"])
 
 
 async def _served(settings: Settings, due: dict[int, int]) -> bool:

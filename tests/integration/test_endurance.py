@@ -1,4 +1,4 @@
-"""The short forms of `make chaos` and `make soak`."""
+"""The short forms of `make chaos` and `make soak`, and of the benchmark of takeovers."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ def test_after_twenty_faults_nothing_is_wrong(tmp_path: Path) -> None:
 def test_two_minutes_of_the_same_load_leave_nothing_behind(tmp_path: Path) -> None:
     found = last_line(tmp_path, "benchmarks.soak", "--seconds", "120")
     assert found.keys() == {"rss_growth_ratio", "tasks_growth", "threads_growth", "fds_growth"}
+
+
+def test_what_a_killed_worker_had_is_served_again_as_soon_as_promised(tmp_path: Path) -> None:
+    """The program judges; its exit status is that of the slowest takeover."""
+    found = last_line(tmp_path, "benchmarks.takeover", "--runs", "2")
+    assert found["runs"] == 2
