@@ -66,9 +66,10 @@ def test_a_row_that_was_never_written(deploy: Deploy) -> None:
 def test_a_worker_that_nobody_fenced_off(deploy: Deploy) -> None:
     deployment = deploy(partitions=1)
     deployment.create_event_topics()
-    deployment.send(EVENTS[:500])
+    deployment.send(EVENTS[:1])  # one flush
     sleeper = deployment.worker(fault="unfenced", failpoints="flush.before_rows=stop#2")
-    deployment.send(EVENTS[500:700])
+    deployment.wait_until_committed()
+    deployment.send(EVENTS[1:700])
     wait_for(lambda: stopped(sleeper.process.pid), "sleep in the middle of a flush")
     deployment.worker()
     deployment.send(EVENTS[700:])
