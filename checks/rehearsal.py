@@ -18,6 +18,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ __all__ = ["Instruction", "Stage", "main", "stages"]
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 WAIT_SECONDS = 180.0
-PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+PATH = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"
 _TMP, _OPT = Path("/tmp"), Path("/opt")
 
 
@@ -103,20 +104,12 @@ class Rehearsal:
     def build(self, found: list[Stage]) -> None:
         """Run all steps; /opt is the last stage's afterwards."""
         for stage in found:
-            stage.environment = {**_reaching(), "PATH": self._path(), "HOME": str(_TMP)}
+            stage.environment = {**_reaching(), "PATH": PATH, "HOME": str(_TMP)}
             _mount("--bind", self._new(stage), _OPT)
             _mount("-t", "tmpfs", "tmpfs", _TMP)
             self._workdir = _OPT
             for instruction in stage.instructions:
                 self._run(stage, instruction)
-
-    def _path(self) -> str:
-        """Where programs are; ``python`` is the interpreter that this one's environment is of."""
-        programs = self._folder / "bin"
-        if not programs.exists():
-            programs.mkdir()
-            (programs / "python").symlink_to(Path(sys.base_prefix) / "bin" / Path(PYTHON).name)
-        return f"{programs}:/usr/local/bin:/usr/bin:/bin"
 
     def _new(self, stage: Stage) -> Path:
         (self._folder / stage.name).mkdir(mode=0o755)
@@ -182,6 +175,20 @@ def context(folder: Path) -> None:
             shutil.copy2(at, to)
 
 
+def _let_all_read_the_interpreter(folder: Path) -> None:
+    """Mount it anew where it lies in the home of one user, which the image's user cannot enter."""
+    prefix = Path(sys.base_prefix).resolve()
+    closed = [each for each in reversed(prefix.parents) if not each.stat().st_mode & stat.S_IXOTH]
+    if not closed:
+        return
+    kept = folder / "python"
+    kept.mkdir()
+    _mount("--bind", prefix, kept)
+    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", closed[0])
+    prefix.mkdir(parents=True)
+    _mount("--bind", kept, prefix)
+
+
 def _mount(*words: str | Path) -> None:
     subprocess.run(["mount", *map(str, words)], check=True)
 
@@ -244,6 +251,7 @@ def inside(folder: Path, bootstrap: str) -> None:
     """All of it, in the mount namespace."""
     found = stages(DOCKERFILE.read_text())
     context(folder)
+    _let_all_read_the_interpreter(folder)
     rehearsal = Rehearsal(folder)
     rehearsal.build(found)
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", _TMP)
