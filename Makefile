@@ -10,7 +10,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards pictures lock \
-  kafka-list rehearse bench bench-throughput bench-peers bench-compare bench-scrape chaos soak bench-recovery bench-flush
+  kafka-list rehearse bench bench-throughput bench-peers bench-compare bench-scrape chaos soak bench-recovery bench-flush \
+  bench-fatigue docs-plots
 
 setup: $(READY) ## An environment in .venv with everything that the lock pins
 
@@ -110,6 +111,9 @@ bench-compare: setup ## What a change did: the last two runs of `make bench`
 
 bench-peers: setup ## Beside Flink, Kafka Streams and others; the last line is JSON
 	@$(BIN)/python -m benchmarks.peers
+
+bench-fatigue: setup ## Fatigue beside the truth, and its worth; the last line is JSON
+	@$(BIN)/python -m benchmarks.fatigue $(ARGS)
 
 bench-recovery: setup ## Seconds until a million users are back; the last line is JSON
 	@$(BIN)/python -m benchmarks.readiness
