@@ -8,14 +8,14 @@ compiled engine has no part in it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
 from governor.decisions import GRACE
 from governor.fatigue.versions import Version
-from governor.oracle import Oracle, Row, TooManyOrdersError, by_scope
+from governor.oracle import Entry, Oracle, Row, TooManyOrdersError, by_scope
 from governor.policy import Policy
 from governor.ticks import from_seconds
 
@@ -23,6 +23,9 @@ __all__ = ["Difference", "Event", "Found", "Judge", "Place", "Skipped", "Verdict
 
 Event = tuple[str, Mapping[str, Any]]
 """The topic, ``impressions``, ``engagements`` or ``controls``, and the JSON object."""
+
+_Differing = tuple[str, str | None, Any, Any, "Place"]
+"""What is different: decision or row, its label, expected, found, and where."""
 
 Throttles = Mapping[str, Mapping[str, Any]]
 """By label, match and state."""
@@ -70,7 +73,7 @@ class Skipped:
     BEFORE = "they were last seen so early that events before the span may count"
     AFTER = "they had events after the span"
     TIES = "they had so many events at one instant that their order decides"
-    ELSEWHERE = "they were linked or erased, or came by another id or partition"
+    ORDER = "what they said, or links and erasures, came so close together that order decides"
     LATE = "their newest event is beyond the history: a forgotten row may have begun anew"
 
 
@@ -124,7 +127,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges users of one partition.
+    """Judges rows of one partition.
 
     Args:
         policy: the one that the workers have.
@@ -147,41 +150,102 @@ class Judge:
         newest_at: Place | None,
         found: Found,
         verdict: Verdict,
-    ) -> None:
-        """Compare, and note in ``verdict`` what differs."""
-        oracle = Oracle(
-            self.policy,
-            horizon=self.horizon,
-            row_limit=self.row_limit,
-            version=self.version,
-        )
-        for topic, event in events:
-            oracle.add(topic.removesuffix("s"), event)
-        first = _Expected.of(oracle.decide(user), oracle.row(user))
-        newest = max((from_seconds(event["ts"]) for _, event in events), default=0)
-        gone = newest <= self.watermark - 2 * self.horizon
-        over = first.ends <= self.watermark - GRACE
-        differences = []
-        try:
-            for looked_at in (_decision, _row):
-                by_first = list(looked_at(first, found, gone, over))
-                others = _others(oracle, user) if by_first else ()
-                if all(list(looked_at(other, found, gone, over)) for other in others):
-                    differences += by_first
-        except TooManyOrdersError:
-            verdict.skipped[Skipped.TIES] += 1
-            return
-        late = bool(events) and newest <= self.watermark - self.horizon
+    ) -> str | None:
+        """Compare, and note in ``verdict`` what differs; why not, where it cannot be judged.
+
+        Args:
+            user: whose row it is.
+            events: all of this user, in the order in which they probably came.
+            newest_at: where the newest of them is.
+            found: what Kafka has.
+            verdict: of the run so far.
+        """
+        return self.judge_by(user, self._orders(events), newest_at, found, verdict)
+
+    def judge_by(
+        self,
+        key: str,
+        oracles: Iterable[Oracle],
+        newest_at: Place | None,
+        found: Found,
+        verdict: Verdict,
+    ) -> str | None:
+        """Compare with what follows from events in one order, or in another that they may have had.
+
+        Where order decides, and none explains what is there, nothing is called different.
+        """
+        first: _Expected | None = None
+        held: set[Entry] = set()
+        differences: list[_Differing] = []
+        order_decides = False
+        for oracle in oracles:
+            expected = _Expected.of(oracle.decide(key), oracle.row(key))
+            if first is None:
+                first, held = expected, oracle.entries(key)
+            elif expected == first:
+                continue
+            else:
+                order_decides = True
+            try:
+                differences = self._differing(oracle, key, expected, found)
+            except TooManyOrdersError:
+                return _skip(verdict, Skipped.TIES)
+            if not differences:
+                break
+        assert first is not None, "there is at least one order"
+        if differences and order_decides:
+            return _skip(verdict, Skipped.ORDER)
+        newest = max((entry.ts for entry in held), default=0)
+        late = bool(held) and newest <= self.watermark - self.horizon
         if differences and late and found.live is not None:
-            verdict.skipped[Skipped.LATE] += 1
-            return
+            return _skip(verdict, Skipped.LATE)
         verdict.judged += 1
         verdict.throttles += len(first.throttles)
-        verdict.overdue += bool(found.decision) and over
+        verdict.overdue += bool(found.decision) and first.ends <= self.watermark - GRACE
         verdict.differences += [
-            Difference(user, label, what, want, have, place, len(events), newest_at)
+            Difference(key, label, what, want, have, place, len(held), newest_at)
             for what, label, want, have, place in differences
         ]
+        return None
+
+    def _orders(self, events: Sequence[Event]) -> Iterator[Oracle]:
+        """Oracles told these events: as they came, and, for words on consent, in other orders."""
+        orders = [list(events)]
+        if any("consent" in event for _, event in events):
+            orders += [
+                sorted(events, key=lambda one: one[1]["ts"]),
+                sorted(events, key=lambda one: "consent" in one[1]),
+                sorted(events, key=lambda one: "consent" not in one[1]),
+            ]
+        for order in orders:
+            oracle = Oracle(
+                self.policy,
+                horizon=self.horizon,
+                row_limit=self.row_limit,
+                version=self.version,
+            )
+            for topic, event in order:
+                oracle.add(topic.removesuffix("s"), event)
+            yield oracle
+
+    def _differing(
+        self, oracle: Oracle, key: str, expected: _Expected, found: Found
+    ) -> list[_Differing]:
+        newest = max((entry.ts for entry in oracle.entries(key)), default=0)
+        gone = newest <= self.watermark - 2 * self.horizon
+        over = expected.ends <= self.watermark - GRACE
+        differences: list[_Differing] = []
+        for looked_at in (_decision, _row):
+            by_one = list(looked_at(expected, found, gone, over))
+            others = _others(oracle, key) if by_one else ()
+            if all(list(looked_at(other, found, gone, over)) for other in others):
+                differences += by_one
+        return differences
+
+
+def _skip(verdict: Verdict, reason: str) -> str:
+    verdict.skipped[reason] += 1
+    return reason
 
 
 @dataclass(frozen=True)
@@ -209,7 +273,7 @@ def _others(oracle: Oracle, user: str) -> Iterator[_Expected]:
         yield _Expected.of(oracle.decided(row), row)
 
 
-_Told = Iterator[tuple[str, str | None, Any, Any, Place]]
+_Told = Iterator[_Differing]
 
 
 def _decision(expected: _Expected, found: Found, gone: bool, over: bool) -> _Told:

@@ -2,7 +2,9 @@
 
 One partition after the other: the events that the group has committed, the changelog loaded into
 a ledger, the newest decision of each user; then, after those, the events that came meanwhile. Who
-has one of these is not judged, so that it can run beside live workers.
+has one of these is not judged, so that it can run beside live workers. Whose events lie on several
+partitions, because of their producers, of other ids, of links or of erasures, is judged after that:
+see `streams.verify_people`.
 
 What may be missing before the span is told from record timestamps: an event's time is never later
 than its record's by more than GOVERNOR_MAX_FUTURE, so whoever was seen a whole history after the
@@ -12,9 +14,8 @@ span begins has everything that counts inside it.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -25,12 +26,11 @@ import msgspec
 import numpy as np
 from aiokafka.errors import KafkaError
 
-from governor.events import Columns, Limits
+from governor.events import Limits
 from governor.fatigue.versions import Version
-from governor.gate import Gate, again
+from governor.gate import Gate
 from governor.labels import Labels
 from governor.ledger import Ledger
-from governor.partitioning import partitions_of
 from governor.policy import Fatigue, Policy, PolicyError
 from governor.records import Records
 from governor.rowcodec import RowError
@@ -43,14 +43,21 @@ from streams.reader import Reader, committed
 from streams.settings import Settings, read_policy, ticks
 from streams.topics import EVENT_TOPICS, TopicError
 from streams.verdict import Event, Found, Judge, Place, Skipped, Verdict
+from streams.verify_people import (
+    CURVES_TRIED,
+    Apart,
+    Gathering,
+    Progress,
+    Roll,
+    Span,
+    curves_for,
+    quarantined,
+)
 from streams.verify_report import Ticker
 
 __all__ = ["Span", "UncomparableError", "run", "verify"]
 
 UNCOMPARABLE = 2
-
-Progress = Callable[[str, int], None]
-"""Told what is being done, and how many records were read since it was last told."""
 
 
 class UncomparableError(Exception):
@@ -68,14 +75,6 @@ _UNCOMPARABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Span:
-    """Which events, by the timestamps of their records in epoch seconds; None for no bound."""
-
-    begin: float | None = None
-    end: float | None = None
-
-
 class _Who(msgspec.Struct, gc=False):
     user_id: str
 
@@ -87,8 +86,8 @@ _WHO = msgspec.json.Decoder(_Who).decode
 class _Told:
     """What one partition's topics of events hold."""
 
-    events: dict[str, list[tuple[str, int, bytes]]] = field(default_factory=dict)
-    """By user: topic, offset, JSON."""
+    events: dict[str, list[tuple[int, str, int, bytes]]] = field(default_factory=dict)
+    """By user: time of the record in milliseconds, topic, offset, JSON."""
     accepted: int = 0
     rejected: int = 0
     newest: int = 0
@@ -97,10 +96,6 @@ class _Told:
     after: set[str] = field(default_factory=set)
     missing_until: float | None = None
     """Record time before which events may be missing, in epoch seconds."""
-
-
-_ATTEMPTS = 3
-"""Versions of curves that somebody is judged by before it is told that something differs."""
 
 
 @dataclass(frozen=True)
@@ -192,23 +187,22 @@ async def verify(
         )
     policy = await _governing(settings)
     curves, _ = await curves_topic.fetch(settings)
-    total = Verdict(policy=policy.version)
-    elsewhere: set[str] = set()
+    total, roll = Verdict(policy=policy.version), Roll()
+    apart = Apart()
     async with Reader(settings, partitions) as reader:
         for partition in range(partitions):
             share = sample * (partition + 1) // partitions - sample * partition // partitions
             if sample and not share:
                 continue
             one = _Partition(
-                settings, policy, curves, reader, partition, span, _Sample(share), progress
+                settings, policy, curves, reader, partition, span, _Sample(share), roll, progress
             )
-            total.add(await one.verify(done, partitions, elsewhere))
-    # Known only now: what a partition holds of a user of another.
-    apart = {one.user for one in total.differences} & elsewhere
-    total.differences = [one for one in total.differences if one.user not in apart]
-    total.judged -= len(apart)
-    if apart:
-        total.skipped[Skipped.ELSEWHERE] += len(apart)
+            total.add(await one.verify(done, partitions, apart))
+        # Known only now: of whom a partition holds what concerns a row of another.
+        roll.take_out(apart.keys, total)
+        people = Gathering(settings, policy, curves, reader, partitions, span, progress)
+        for keys in apart.slices(sample):
+            total.add(await people.verify(done, keys))
     return total
 
 
@@ -224,6 +218,7 @@ class _Partition:
         partition: int,
         span: Span,
         sample: _Sample,
+        roll: Roll,
         progress: Progress,
     ) -> None:
         self._settings = settings
@@ -234,11 +229,12 @@ class _Partition:
         self._partition = partition
         self._span = span
         self._sample = sample
+        self._roll = roll
         self._progress = progress
         self._told = _Told()
         self._labels = Labels()
         self._partitions = 0
-        self._elsewhere: set[str] = set()
+        self._apart = Apart()
         self._limits = Limits(
             max_future=ticks(settings.max_future),
             max_age=ticks(settings.max_age),
@@ -246,18 +242,18 @@ class _Partition:
         )
 
     async def verify(
-        self, done: Mapping[tuple[str, int], int], partitions: int, elsewhere: set[str]
+        self, done: Mapping[tuple[str, int], int], partitions: int, apart: Apart
     ) -> Verdict:
         """The verdict on this partition's users.
 
-        Users who are not to be judged by what one partition holds are added to ``elsewhere``.
+        Those who are not to be judged by what one partition holds are noted in ``apart``.
         """
-        self._partitions, self._elsewhere = partitions, elsewhere
+        self._partitions, self._apart = partitions, apart
         told, sample = self._told, self._sample
-        quarantined = await self._quarantined()
+        bad = await quarantined(self._reader, self._settings, self._partition)
         ends = {}
         for kind in EVENT_TOPICS:
-            ends[kind] = await self._read_events(kind, done, quarantined)
+            ends[kind] = await self._read_events(kind, done, bad)
         sample.fit(told.events)
         ledger, rows = await self._read_rows()
         decisions = await self._read_decisions()
@@ -265,23 +261,8 @@ class _Partition:
             await self._read_tail(kind, ends[kind])
         return self._judge(ledger, rows, decisions)
 
-    async def _quarantined(self) -> set[tuple[str, int]]:
-        """Events that made the governor fail, and so are in no row."""
-        found = set()
-        async for records in self._all("deadletters"):
-            for i in range(len(records)):
-                value = records.value(i) or b""
-                if b'"quarantined"' in value:
-                    letter = json.loads(value)
-                    if letter["reason"] == "quarantined" and letter["partition"] == self._partition:
-                        found.add((str(letter["topic"]), int(letter["offset"])))
-        return found
-
     async def _read_events(
-        self,
-        kind: str,
-        done: Mapping[tuple[str, int], int],
-        quarantined: set[tuple[str, int]],
+        self, kind: str, done: Mapping[tuple[str, int], int], bad: set[tuple[str, int]]
     ) -> int:
         """Take in one topic's events; return the offset that they end at."""
         told, topic, span = self._told, self._settings.topic(kind), self._span
@@ -299,12 +280,13 @@ class _Partition:
                 oldest = int(records.timestamp[0]) / 1000
                 told.missing_until = max(told.missing_until or 0.0, oldest)
                 first = False
-            unwanted = [(topic, offset) in quarantined for offset in records.offset.tolist()]
+            unwanted = [(topic, offset) in bad for offset in records.offset.tolist()]
             wanted = records.select(np.flatnonzero(~np.array(unwanted, bool)))
             told.rejected += len(records) - len(wanted)
             for i, user in self._accepted(kind, wanted):
                 if user in self._sample:
-                    event = (kind, int(wanted.offset[i]), wanted.value(i) or b"")
+                    at, offset = int(wanted.timestamp[i]), int(wanted.offset[i])
+                    event = (at, kind, offset, wanted.value(i) or b"")
                     told.events.setdefault(user, []).append(event)
             self._sample.thin(told.events)
         return max(begin, end)
@@ -330,7 +312,7 @@ class _Partition:
         if count:
             told.accepted += len(records) - len(rejected)
             told.rejected += len(rejected)
-        self._note_elsewhere(kind, records, columns)
+        self._apart.note(kind, records, columns, self._partition, self._partitions)
         bad = {one.index for one in rejected}
         view = records.buffer.data
         start = records.value_start.tolist()
@@ -340,19 +322,6 @@ class _Partition:
             for i in range(len(records))
             if i not in bad
         ]
-
-    def _note_elsewhere(self, kind: str, records: Records, columns: Columns) -> None:
-        """Whose rows are made of more than their own events in this partition."""
-        where = partitions_of(columns.text, columns.user_start, columns.user_size, self._partitions)
-        apart = np.flatnonzero((where != self._partition) | again(columns, len(records)))
-        for i in apart.tolist():
-            start, size = int(columns.user_start[i]), int(columns.user_size[i])
-            self._elsewhere.add(columns.text[start : start + size].tobytes().decode())
-        if kind == "controls":
-            for i in range(len(records)):
-                value = records.value(i) or b""
-                if any(word in value for word in (b'"link"', b'"erase"')):
-                    self._elsewhere.update(_strings(value))
 
     async def _read_rows(self) -> tuple[Ledger, dict[str, int]]:
         """The rows, and where each user's last changelog record is."""
@@ -407,21 +376,31 @@ class _Partition:
         there = {user for user in rows if ledger.live(user) is not None}
         decided = {user for user, (_, value) in decisions.items() if value is not None}
         users = sorted(
-            user for user in told.events.keys() | there | decided if user in self._sample
+            user
+            for user in told.events.keys() | there | decided
+            if user in self._sample and user not in self._apart.keys
         )
-        verdict.users = len(users)
         waiting = []
         for user in users:
             offset, value = decisions.get(user, (None, None))
             decision = None if value is None else msgspec.json.decode(value)
+            if decision is not None and "redirect" in decision:
+                self._apart.keys.add(user)
+                continue
+            verdict.users += 1
+            policy = None
             if decision is not None:
+                policy = str(decision.get("policy"))
                 verdict.decisions += 1
-                verdict.policies[str(decision.get("policy"))] += 1
-            mine = {(kind, value): at for kind, at, value in told.events.get(user, [])}
+                verdict.policies[policy] += 1
+            mine: dict[tuple[str, bytes], int] = {}
+            for _, kind, at, value in sorted(told.events.get(user, [])):
+                mine.setdefault((kind, value), at)
             events = [(kind, msgspec.json.decode(value)) for kind, value in mine]
             reason = self._unjudgeable(user, events, ticks(self._settings.history))
             if reason is not None:
                 verdict.skipped[reason] += 1
+                self._roll.note(user, reason, 0, policy)
                 continue
             newest = None
             if events:
@@ -442,12 +421,12 @@ class _Partition:
     ) -> None:
         """Judge each by the curves that its decision names; where something differs, by those that
         govern and the ones before them, as workers may be on their way from one to the other."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(CURVES_TRIED):
             differing: list[_Waiting] = []
             found = Verdict()
             for name, group in groupby(
-                sorted(waiting, key=lambda one: self._curves_for(one, attempt)),
-                key=lambda one: self._curves_for(one, attempt),
+                sorted(waiting, key=lambda one: curves_for(self._curves, one.decision)[attempt]),
+                key=lambda one: curves_for(self._curves, one.decision)[attempt],
             ):
                 version = self._curves.version(name)
                 if version is not None:
@@ -455,21 +434,15 @@ class _Partition:
                 for one in group:
                     self._progress(f"comparing partition {self._partition}", 0)
                     mine = self._judge_one(one, ledger, rows, version)
-                    if mine.differences and attempt < _ATTEMPTS - 1 and self._tiring:
+                    if mine.differences and attempt < CURVES_TRIED - 1 and self._tiring:
                         differing.append(one)
                     else:
+                        self._roll.count(one.user, one.decision, mine)
                         found.add(mine)
             verdict.add(found)
             waiting = differing
             if not waiting:
                 return
-
-    def _curves_for(self, one: _Waiting, attempt: int) -> str:
-        """The version that somebody is to be judged by; empty for none."""
-        current = self._curves.current or ""
-        before = ([current, *reversed(self._curves.kept[:-1])] + [current] * _ATTEMPTS)[1]
-        named = (one.decision or {}).get("curves")
-        return (str(named or current), current, before)[attempt]
 
     def _judge_one(
         self, one: _Waiting, ledger: Ledger, rows: Mapping[str, int], version: Version | None
@@ -499,15 +472,6 @@ class _Partition:
             if newest - horizon / 1e6 <= past:
                 return Skipped.BEFORE
         return None
-
-
-def _strings(value: bytes) -> set[str]:
-    """Every text of a control event, the ids that it names among them."""
-    try:
-        event = msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return set()  # a dead letter, which names nobody
-    return {one for one in event.values() if isinstance(one, str)}
 
 
 async def _governing(settings: Settings) -> Policy:

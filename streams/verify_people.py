@@ -25,8 +25,9 @@ from governor.labels import Labels
 from governor.ledger import Ledger
 from governor.oracle.people import People
 from governor.partitioning import partition_of, partitions_of
-from governor.policy import Policy
+from governor.policy import Fatigue, Policy
 from governor.records import Records
+from streams.curves_topic import Held
 from streams.pipeline import DECODERS
 from streams.reader import Reader, committed
 from streams.repartition import TOPIC
@@ -34,13 +35,34 @@ from streams.settings import Settings, ticks
 from streams.topics import EVENT_TOPICS
 from streams.verdict import Difference, Found, Judge, Place, Skipped, Verdict
 
-__all__ = ["Apart", "Gathering", "Progress", "Roll", "Span", "quarantined"]
+__all__ = [
+    "CURVES_TRIED",
+    "Apart",
+    "Gathering",
+    "Progress",
+    "Roll",
+    "Span",
+    "curves_for",
+    "quarantined",
+]
+
+CURVES_TRIED = 3
+"""Versions of curves that somebody is judged by before it is told that something differs."""
 
 SLICE = 50_000
 """Keys whose events are held at a time."""
 
 Progress = Callable[[str, int], None]
 """Told what is being done, and how many records were read since it was last told."""
+
+
+def curves_for(curves: Held, decision: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The versions of curves to judge somebody by, empty for none: that which the decision names,
+    that which governs, and the one before it, as workers may be on their way between them."""
+    current = curves.current or ""
+    before = ([current, *reversed(curves.kept[:-1])] + [current] * CURVES_TRIED)[1]
+    named = (decision or {}).get("curves")
+    return str(named or current), current, before
 
 
 @dataclass(frozen=True)
@@ -130,13 +152,26 @@ class Roll:
     def __init__(self) -> None:
         self._who, self._throttles = array("q"), array("L")
         self._skipped: dict[int, str] = {}
+        self._policies, self._policy = list[str](), array("h")
 
-    def note(self, user: str, skipped: str | None, throttles: int) -> None:
-        """A user was not judged, and why; or was, and so many throttles were expected."""
+    def note(self, user: str, skipped: str | None, throttles: int, policy: str | None) -> None:
+        """A user was not judged, and why; or was, and so many throttles were expected.
+
+        ``policy`` is what the user's decision names, None where there is none.
+        """
+        if policy is not None and policy not in self._policies:
+            self._policies.append(policy)
+        self._policy.append(-1 if policy is None else self._policies.index(policy))
         if skipped is not None:
             self._skipped[len(self._who)] = skipped
         self._who.append(hash(user))
         self._throttles.append(throttles)
+
+    def count(self, user: str, decision: Mapping[str, Any] | None, verdict: Verdict) -> None:
+        """The same of a verdict on one user."""
+        skipped = next(iter(verdict.skipped), None)
+        policy = None if decision is None else str(decision.get("policy"))
+        self.note(user, skipped, verdict.throttles, policy)
 
     def take_out(self, keys: set[str], verdict: Verdict) -> None:
         """Have a verdict say nothing of these."""
@@ -144,11 +179,14 @@ class Roll:
         for i in np.flatnonzero(np.isin(np.array(self._who, np.int64), hashes)).tolist():
             verdict.users -= 1
             verdict.throttles -= self._throttles[i]
+            if self._policy[i] >= 0:
+                verdict.decisions -= 1
+                verdict.policies[self._policies[self._policy[i]]] -= 1
             if (reason := self._skipped.get(i)) is None:
                 verdict.judged -= 1
             else:
                 verdict.skipped[reason] -= 1
-        verdict.skipped = +verdict.skipped
+        verdict.skipped, verdict.policies = +verdict.skipped, +verdict.policies
         verdict.differences = [one for one in verdict.differences if one.user not in keys]
 
 
@@ -164,6 +202,20 @@ class _Told:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What Kafka has of a key."""
+
+    partition: int
+    by_curves: dict[str, Found]
+    """By the version of curves that its row is asked by, the likeliest first."""
+
+    @property
+    def any(self) -> Found:
+        """By the likeliest."""
+        return next(iter(self.by_curves.values()))
+
+
 class Gathering:
     """Reads every partition for the events of some keys, and judges the rows of these."""
 
@@ -171,12 +223,15 @@ class Gathering:
         self,
         settings: Settings,
         policy: Policy,
+        curves: Held,
         reader: Reader,
         partitions: int,
         span: Span,
         progress: Progress,
     ) -> None:
         self._settings, self._policy, self._reader = settings, policy, reader
+        self._curves = curves
+        self._tiring = any(isinstance(rule, Fatigue) for rule in policy.rules)
         self._partitions, self._span, self._progress = partitions, span, progress
         self._horizon = ticks(settings.history)
         self._limits = Limits(
@@ -199,7 +254,7 @@ class Gathering:
             for kind in EVENT_TOPICS
         }
         forwarded = await committed(self._settings, [self._settings.topic(TOPIC)])
-        found: dict[str, tuple[Found, int]] = {}
+        found: dict[str, _Found] = {}
         for partition in range(self._partitions):
             found |= await self._read_rows(partition)
         await self._read_tails(ends, forwarded)
@@ -251,8 +306,8 @@ class Gathering:
         for i, keys in by_record.items():
             yield i, keys, times[i]
 
-    async def _read_rows(self, partition: int) -> dict[str, tuple[Found, int]]:
-        """What one partition has of the keys that live on it, and its newest event."""
+    async def _read_rows(self, partition: int) -> dict[str, _Found]:
+        """What one partition has of the keys that live on it."""
         settings, keys = self._settings, self._keys
         ledger = Ledger(self._policy, horizon=self._horizon, row_limit=settings.row_limit)
         gate = Gate(secret=b"", retention=0)
@@ -269,19 +324,31 @@ class Gathering:
                 if (key := (records.key(i) or b"").decode()) in keys:
                     decisions[key] = offset, records.value(i)
         self._newest[partition] = max(self._newest[partition], ledger.newest)
-        found = {}
-        for key in keys:
-            if partition_of(key.encode(), self._partitions) != partition:
-                continue
-            offset, value = decisions.get(key, (None, None))
-            found[key] = Found(
-                None if value is None else msgspec.json.decode(value),
-                Place(settings.topic("decisions"), partition, offset),
-                ledger.decide(key),
-                ledger.live(key),
-                Place(settings.topic("ledger"), partition, rows.get(key)),
-            )
-        return {key: (one, partition) for key, one in found.items()}
+        mine = [key for key in keys if partition_of(key.encode(), self._partitions) == partition]
+        found = {key: _Found(partition, {}) for key in mine}
+        said = {
+            key: None if value is None else msgspec.json.decode(value)
+            for key, (_, value) in decisions.items()
+        }
+        names = {key: dict.fromkeys(curves_for(self._curves, said.get(key))) for key in mine}
+        for curves in sorted({each for some in names.values() for each in some}):
+            if (version := self._curves.version(curves)) is not None:
+                ledger.learn(version)
+            for key in mine:
+                if curves in names[key]:
+                    found[key].by_curves[curves] = Found(
+                        said.get(key),
+                        Place(
+                            settings.topic("decisions"), partition, decisions.get(key, (None,))[0]
+                        ),
+                        ledger.decide(key),
+                        ledger.live(key),
+                        Place(settings.topic("ledger"), partition, rows.get(key)),
+                    )
+        return {
+            key: _Found(one.partition, {name: one.by_curves[name] for name in names[key]})
+            for key, one in found.items()
+        }
 
     async def _read_tails(
         self, ends: Mapping[tuple[str, int], int], forwarded: Mapping[tuple[str, int], int]
@@ -319,29 +386,44 @@ class Gathering:
 
     # -- Judging
 
-    def _judge(self, found: Mapping[str, tuple[Found, int]]) -> Verdict:
+    def _judge(self, found: Mapping[str, _Found]) -> Verdict:
         verdict = Verdict()
         orders = self._orders()
         places = self._newest_places(orders[0])
-        for key, (one, partition) in sorted(found.items()):
-            if not self._known(key, one, orders[0]):
+        for key, one in sorted(found.items()):
+            there = one.any
+            if not self._known(key, there, orders[0]):
                 continue
             verdict.users += 1
-            if one.decision is not None and "policy" in one.decision:
+            if there.decision is not None and "policy" in there.decision:
                 verdict.decisions += 1
-                verdict.policies[str(one.decision["policy"])] += 1
+                verdict.policies[str(there.decision["policy"])] += 1
             if (reason := self._unjudgeable(key, orders[0])) is not None:
                 verdict.skipped[reason] += 1
             elif len({order.links.get(key) for order in orders}) > 1:
                 verdict.skipped[Skipped.ORDER] += 1
-            elif self._redirect_differs(key, one, orders[0], places.get(key), verdict):
+            elif self._redirect_differs(key, there, orders[0], places.get(key), verdict):
                 verdict.judged += 1
             else:
-                watermark = self._newest[partition]
-                judge = Judge(self._policy, self._horizon, self._settings.row_limit, watermark)
-                own = _without_redirect(one)
-                oracles = (order.oracle for order in orders)
-                judge.judge_by(key, oracles, places.get(key), own, verdict)
+                verdict.add(self._judge_row(key, one, orders, places.get(key)))
+        return verdict
+
+    def _judge_row(
+        self, key: str, found: _Found, orders: list[People], newest: Place | None
+    ) -> Verdict:
+        """The verdict on one row, by the versions of curves that its decision may be of."""
+        watermark = self._newest[found.partition]
+        verdict = Verdict()
+        for name, one in found.by_curves.items():
+            version = self._curves.version(name)
+            for order in orders:
+                order.oracle.version = version
+            judge = Judge(self._policy, self._horizon, self._settings.row_limit, watermark, version)
+            verdict = Verdict()
+            oracles = (order.oracle for order in orders)
+            judge.judge_by(key, oracles, newest, _without_redirect(one), verdict)
+            if not verdict.differences or not self._tiring:
+                break
         return verdict
 
     def _orders(self) -> list[People]:

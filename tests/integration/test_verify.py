@@ -9,9 +9,12 @@ import time
 
 import pytest
 
+from governor.partitioning import partition_of
 from tests.integration.conftest import Deploy
 from tests.integration.deployment import HOUR, ROOT, Deployment, Event, Message
+from tests.integration.events import control, shown
 from tests.integration.scenario import T0, scenario
+from tests.integration.test_misrouted import send_with_librdkafka, send_without_keys
 from tests.oracle import Rule
 
 SPACING = (Rule("campaign-spacing", "spacing", 1, HOUR, "campaign"),)
@@ -97,6 +100,71 @@ def test_each_thing_that_is_wrong_is_told_with_its_place(deploy: Deploy) -> None
     entries = told["old row", "row", None]
     assert (entries["expected"]["impressions"], entries["found"]["impressions"]) == (2, 1)
     assert entries["place"]["offset"] == last(deployment, "ledger", b"uold row").offset
+
+
+PEOPLE = """
+version: test
+rules:
+  - {name: user-hourly, cap: 3, per: user, window: 1h}
+  - {name: household-hourly, cap: 4, per: campaign, window: 1h, id: household}
+"""
+
+
+def people(count: int) -> list[Event]:
+    """Of each number a person with a device and half a household, a cookie that becomes theirs, and
+    every third erased: what comes after that counts anew."""
+    events: list[Event] = []
+    for n in range(count):
+        user, cookie = f"person {n}", f"cookie {n}"
+        ids = {"household": f"h{n // 2}", "device": f"d{n}"}
+        events += [shown(user, 10 * at, ids=ids) for at in range(3)]
+        events += [shown(cookie, 5 + 10 * at) for at in range(2)]
+        refusal = {"consent": {"retargeting": False}} if n % 4 == 0 else {}
+        events.append(control("consent", cookie, 6, **refusal))
+        events.append(control("opt_out", user, 7, label="campaign:C2"))
+        events.append(control("link", cookie, 100, to=user))
+        if n % 3 == 0:
+            events.append(control("erase", user, 200, ids={"device": f"d{n}"}))
+            events += [shown(user, 300 + at, ids=ids) for at in range(2)]
+    return events
+
+
+def test_people_of_several_ids_and_partitions_are_judged(deploy: Deploy) -> None:
+    """Linked, erased, misrouted, and rows of households: all of them, and what is wrong is told."""
+    deployment = deploy(policy=PEOPLE)
+    deployment.create_event_topics()
+    events = people(30)
+    with deployment.worker():
+        send_with_librdkafka(deployment, events[::3])
+        send_without_keys(deployment, events[1::3])
+        deployment.send(events[2::3])
+        deployment.wait_until_committed()
+    status, found = deployment.verify()
+    assert (status, found["differences"]) == (0, 0), found["found"]
+    assert found["not_judged"] == {}
+    published = deployment.published()
+    assert found["judged"] >= len(published.keys() | {f"person {n}" for n in range(30)})
+
+    households = [key for key in published if key.startswith("household\0")]
+    cookies = [key for key, record in published.items() if "redirect" in record]
+    altered = published[households[0]]
+    altered["throttles"][0]["until"] += 1
+    wrong = {
+        households[0]: json.dumps(altered).encode(),
+        cookies[0]: json.dumps({"id": cookies[0], "redirect": "nobody"}).encode(),
+        cookies[1]: None,
+    }
+    for key, value in wrong.items():
+        where = partition_of(key.encode(), 4)
+        deployment.send_raw([("decisions", key.encode(), value)], partition=where)
+    status, found = deployment.verify()
+    assert status == 1
+    assert {(one["user"], one["what"]) for one in found["found"]} == {
+        (key, "decision") for key in wrong
+    }
+    redirected = next(one for one in found["found"] if one["user"] == cookies[1])
+    assert redirected["expected"] == published[cookies[1]]
+    assert redirected["found"] is None
 
 
 def test_whom_it_cannot_judge_it_says(deploy: Deploy) -> None:

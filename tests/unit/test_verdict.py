@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -144,3 +145,35 @@ def test_a_forgotten_row_that_began_anew_is_not_judged() -> None:
     assert not verdict.differences
     assert verdict.skipped == {Skipped.LATE: 1}
     assert judged([begun, late], held([late]), watermark=watermark - 60).differences
+
+
+BOUGHT = "rules:\n  - {name: bought, reaction: conversion, per: campaign, rest: 1h}\n"
+
+
+def said(user: str, n: int, granted: bool) -> Event:
+    event = {"event_id": f"{user}-said-{n}", "user_id": user, "ts": T0 + n, "type": "consent"}
+    return "controls", event | {"consent": {"retargeting": granted}}
+
+
+def bought(user: str, n: int) -> Event:
+    event = {"event_id": f"{user}-bought-{n}", "user_id": user, "ts": T0 + n}
+    return "engagements", event | {"type": "conversion", "campaign_id": "C1"}
+
+
+def test_words_on_consent_may_have_come_in_another_order() -> None:
+    """Of an engagement it decides whether it is kept, and no topic tells of another's order."""
+    came = [said("u", 1, False), said("u", 2, True), bought("u", 3)]
+    for told in itertools.permutations(came):
+        verdict = judged(told, held(came, BOUGHT), policy=BOUGHT)
+        assert verdict.judged == 1
+        assert not verdict.differences
+
+
+def test_where_the_order_decides_and_none_explains_it_nothing_is_called_different() -> None:
+    came = [said("u", 1, False), said("u", 2, True), bought("u", 3)]
+    other = held([*came, bought("u", 9)], BOUGHT)
+    verdict = judged(came, other, policy=BOUGHT)
+    assert not verdict.differences
+    assert verdict.skipped == {Skipped.ORDER: 1}
+    certain = [said("u", 1, True), bought("u", 3)]
+    assert judged(certain, other, policy=BOUGHT).differences
