@@ -95,6 +95,8 @@ class Taken:
     """Tombstones among the decisions."""
     sampled: Sampled
     """Rows taken of people who are observed."""
+    newest: int
+    """The ledger's newest event time, in ticks: up to it, all has been taken."""
 
 
 class Ledger:
@@ -393,7 +395,7 @@ class Ledger:
         changelog = rowcodec.encode(self._rows, self.labels, named)
         sampled = self._sampled(self._rows.dirty[: self.dirty])
         users = int(rowcodec.settle(self._rows))
-        return Taken(taken, changelog, users, by_rule, withdrawn, sampled)
+        return Taken(taken, changelog, users, by_rule, withdrawn, sampled, self.newest)
 
     def observe(self, shares: Shares, marks: Marks) -> None:
         """Tell with each flush which of its rows are of people who are observed."""

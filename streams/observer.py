@@ -60,6 +60,8 @@ class Observer(Service):
         self._drained = drained
         self._producer = PlainProducer(settings, "observer")
         self._changed: dict[int, dict[bytes, None]] = {}
+        self._newest: dict[int, int] = {}
+        """Up to when what has changed is known, by partition."""
         self._withdrawn: list[int] = []
         self._through: dict[int, tuple[Ledger, int]] = {}
         """How far all rows of a ledger have been gone through; -1 at the end."""
@@ -100,6 +102,7 @@ class Observer(Service):
         for partition, one in taken.items():
             changed = self._changed.setdefault(partition, {})
             changed.update(dict.fromkeys(one.sampled.changed))
+            self._newest[partition] = one.newest
         gone = [*self._withdrawn, *(mark for one in taken.values() for mark in one.sampled.gone)]
         self._withdrawn = []
         if gone:
@@ -117,7 +120,9 @@ class Observer(Service):
 
     async def _tell(self, partition: int, ledger: Ledger, *, drained: bool) -> None:
         """Tell what has changed in a partition, then its clock."""
-        newest = ledger.newest
+        if self._through.get(partition, (None, 0))[0] is not ledger:
+            self._newest[partition] = ledger.newest  # all of its rows are gone through
+        newest = self._newest[partition]
         keys = list(self._changed.pop(partition, {}))
         for first in range(0, len(keys), SLICE_HISTORIES):
             await self._tell_of(partition, ledger, keys[first : first + SLICE_HISTORIES])

@@ -19,13 +19,13 @@ from tests.integration.scenario import T0
 POLICY = """
 version: test
 rules:
-  - {name: tired, fatigue: {floor: 0.6, probability: 0.7}, per: campaign}
+  - {name: tired, fatigue: {floor: 0.45, probability: 0.7}, per: campaign}
 attribution: [{window: 10m}]
 """
 SETTINGS = {"sample_interval": "200ms", "curves_interval": "1s", "history": "32d"}
 DAY = 86_400
-PEOPLE, DAYS = 1_000, 12
-FIRST_RATE, LEFT = 0.5, 0.6
+PEOPLE, DAYS = 2_000, 12
+FIRST_RATE, LEFT = 0.15, 0.6
 """Of an exposure's effect so much is left after each exposure to the campaign."""
 
 
@@ -33,10 +33,13 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
-    """The first true answer, which is not None."""
+    """The first true answer."""
     answer = wait_for_any(condition, what, seconds)
     assert answer is not None
     return answer
+
+
+SHOWN = 3
 
 
 def population(seed: int = 7) -> Iterator[Event]:
@@ -131,11 +134,11 @@ def throttled(deployment: Deployment, user: str) -> dict[str, Any]:
 
 
 def tired_person(day: int) -> list[Event]:
-    """Somebody who sees the campaign six times in as many minutes and answers none."""
+    """Somebody who sees the campaign three times in as many minutes and answers none."""
     chance, at = random.Random(1), T0 + day * DAY
     return [
         event
-        for n in range(6)
+        for n in range(SHOWN)
         for event in exposure(chance, "tired", "C1", f"{n}", at + 60 * n, 0.0)
     ]
 
@@ -157,8 +160,8 @@ def test_from_exposures_to_curves_to_a_rest_that_a_late_answer_withdraws(deploy:
         rest = wait_for(lambda: throttled(deployment, "tired").get(label), "a rest")
         assert rest["reasons"] == ["tired"]
         evidence = rest["evidence"]["tired"]
-        assert evidence["depth"] == 6
-        assert evidence["expected"] < 0.6
+        assert evidence["depth"] == SHOWN
+        assert evidence["expected"] < 0.45
         assert evidence["curves"].encode() in b" ".join(curves(deployment))
         assert deployment.published()["tired"]["curves"] == evidence["curves"]
         assert worker.metrics()("governor_fatigue_campaigns") >= 5
@@ -166,7 +169,7 @@ def test_from_exposures_to_curves_to_a_rest_that_a_late_answer_withdraws(deploy:
         assert status == 0, verdict
         # Every one of them was answered after all.
         at = T0 + (DAYS + 1) * DAY
-        late = [("engagements", answer("tired", f"{n}", at + 60 * n + 30)) for n in range(6)]
+        late = [("engagements", answer("tired", f"{n}", at + 60 * n + 30)) for n in range(SHOWN)]
         deployment.send(late)
         deployment.wait_until_committed()
         wait_for(lambda: label not in throttled(deployment, "tired"), "rest withdrawn")
