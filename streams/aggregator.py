@@ -119,7 +119,7 @@ class Aggregator(Service):
                     continue
                 if len(samples) > CUT_RATIO * self._settings.sample_people:
                     await self._adapt(samples, held)
-                if time.monotonic() >= due and samples.changes != done and len(samples):
+                if time.monotonic() >= due and samples.changes != done:
                     done = samples.changes
                     await self._round(samples, held)
                     due = time.monotonic() + self._settings.curves_interval.total_seconds()
@@ -135,6 +135,7 @@ class Aggregator(Service):
         started = time.monotonic()
         exposures, now, since = samples.exposures(), samples.now, samples.since
         if not len(exposures):
+            await self._adapt(samples, held)
             return
         before = held.version()
         try:

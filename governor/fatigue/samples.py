@@ -212,15 +212,17 @@ class Samples:
         see have more of them than others, as far as there is room.
 
         With more than ``most`` everybody's share is halved until few enough are left; with less
-        than a quarter it is doubled. While there is room, a campaign of which fewer than `ENOUGH`
-        people are held has its share doubled; one of which four times as many are, halved.
+        than a quarter it is doubled until about half as many are expected. While there is room, a
+        campaign of which fewer than `ENOUGH` people are held has its share doubled; one of which
+        four times as many are, halved.
         """
         people = Counter(c for one in self._people.values() for c in one.campaigns if c)
         if len(self) > most:
             return self._fewer(shares, most)
         halvings = shares.halvings
-        if len(self) < most // 4:
-            halvings = max(0, halvings - 1)
+        expected = max(1, len(self))
+        while halvings and expected < most // 4:
+            halvings, expected = halvings - 1, 2 * expected
         room = len(self) < most // 2
         named = {}
         for campaign, count in people.items():

@@ -31,8 +31,9 @@ _ALL = (1 << 64) - 1
 class Shares:
     """How many people are observed: each share is all of them, halved so many times."""
 
-    halvings: int = 0
-    """Of campaigns that are not named."""
+    halvings: int = 6
+    """Of campaigns that are not named. To begin with one in 64, as nobody knows how many people
+    there are."""
     campaigns: Mapping[str, int] = field(default_factory=dict)
     """Those that have a larger share, by name."""
 

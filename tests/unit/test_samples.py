@@ -104,12 +104,12 @@ def test_only_rows_of_users_are_observed() -> None:
     one = ledger()
     topic, event = shown("u1")
     feed(one, (topic, event | {"ids": {"household": "h1"}}))
-    assert observed_of(one, Shares()) == {b"u1"}
+    assert observed_of(one, Shares(0)) == {b"u1"}
 
 
 def test_a_flush_tells_of_the_observed_who_changed_and_of_those_who_are_gone() -> None:
     one = ledger()
-    one.observe(Shares(), MARKS)
+    one.observe(Shares(0), MARKS)
     feed(one, shown("u1"), shown("u2"))
     sampled = one.take(0).sampled
     assert (set(sampled.changed), sampled.gone) == ({b"u1", b"u2"}, [])
@@ -215,14 +215,16 @@ def test_shares_keep_within_what_can_be_held() -> None:
     chance = np.random.default_rng(1)
     marks = chance.integers(0, 2**64, 400, np.uint64)
     made = samples(*(history_record(int(mark), 0, history()) for mark in marks))
-    shares = made.adapted(Shares(), 100)
+    shares = made.adapted(Shares(0), 100)
     assert shares.halvings >= 2
     outside = made.outside(shares)
     assert 300 <= len(outside) < 400
     for mark in outside:
         made.take(mark_key(mark), None)
     assert len(made) <= 100
-    assert made.adapted(Shares(3), 10_000).halvings == 2, "there is room"
+    assert made.adapted(Shares(3), 10_000).halvings == 0, "there is room"
+    assert made.adapted(Shares(3), 8 * len(made)).halvings == 2, "there is some room"
+    assert Samples().adapted(Shares(), 100).halvings > 0, "nobody, of whom half as many are wanted"
     few = made.adapted(Shares(6, {"C1": 6}), 4 * len(made))
     assert few.of("C1") < few.halvings, "few people see this campaign"
 
