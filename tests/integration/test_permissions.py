@@ -93,7 +93,9 @@ def obey(line: str, admin: KafkaAdminClient) -> None:
         assert told.create
         configs = dict(one.split("=", 1) for one in told.config)
         factor = int(told.replication_factor)
-        admin.create_topics([NewTopic(told.topic, int(told.partitions), factor, configs=configs)])
+        admin.create_topics(
+            [NewTopic(told.topic, int(told.partitions), factor, topic_configs=configs)]
+        )
         return
     assert (tool, told.add) == ("kafka-acls.sh", True)
     (resource,) = (name for name in RESOURCES if getattr(told, name))

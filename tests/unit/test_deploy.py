@@ -9,7 +9,7 @@ import pytest
 from checks.rehearsal import DOCKERFILE, stages
 from streams.permissions import PERMISSIONS, commands, wanted
 from streams.settings import load_settings
-from streams.topics import CONFIGURATION, READ_TOPICS
+from streams.topics import CONFIGURATION, READ_TOPICS, SINGLE
 from streams.traffic import Audience
 
 TEXT = """\
@@ -54,7 +54,7 @@ def test_the_image_ends_without_root_and_with_a_health_check_of_its_own_port() -
 
 def test_every_topic_is_on_the_list_and_everything_on_it_is_a_topic() -> None:
     names = {one["name"] for one in wanted()["topics"]}
-    assert names == {*CONFIGURATION, "policy"}
+    assert names == {*CONFIGURATION, *SINGLE}
     worker = {one.name: one.operations for one in PERMISSIONS["worker"] if one.resource == "topic"}
     assert worker.keys() == names
     assert all("Read" in worker[name] for name in (*READ_TOPICS, "ledger", "policy"))
