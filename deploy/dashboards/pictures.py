@@ -177,17 +177,16 @@ def _draw_bars(
         bars.sort(key=lambda bar: int(bar[0]))
     bars = bars[:MOST_LINES][::-1]
     names, numbers = [name for name, _ in bars], [value for _, value in bars]
-    axes.barh(range(len(bars)), numbers, color=COLOURS[0], height=0.6)
-    axes.set_yticks(range(len(bars)), ["" for _ in bars])
-    axes.set_xlim(0, 1.25 * max(*numbers, 1e-9))
+    axes.barh(range(len(bars)), numbers, color=COLOURS[0], height=0.75, alpha=0.55)
+    axes.set_yticks([])
+    axes.set_xlim(0, 1.05 * max(*numbers, 1e-9))
     for i, (name, value) in enumerate(zip(names, numbers, strict=True)):
-        axes.text(
-            0, i + 0.42, f" {name}: {_written(value, unit)}", color=INK, va="bottom", fontsize=6
-        )
-    axes.set_ylim(-0.6, max(len(bars), 4) + 0.2)
+        axes.text(0, i, f" {name}: {_written(value, unit)}", color="white", va="center")
+    axes.set_ylim(-0.6, max(len(bars), 4) - 0.4)
 
 
 def _say_nothing(axes: Axes) -> None:
+    axes.set_xticks([])
     axes.set_yticks([])
     axes.text(
         0.5, 0.5, "nothing yet", color="#6E7177", ha="center", va="center", transform=axes.transAxes

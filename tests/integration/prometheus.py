@@ -23,11 +23,12 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 
 FASTER = 60
 """By how much windows and waits of the rules are shortened: five minutes are five seconds."""
-SECONDS_FASTER = 12
-"""By how much limits in seconds are: of a minute's delay five seconds are left, which a busy
-machine may need by itself only once in a while."""
-LEAST_FOR = 4.0
-SCRAPE = 1.0
+SECONDS_FASTER = 6
+"""By how much limits in seconds are: of a minute's delay ten seconds are left, which a machine that
+others use needs by itself only once in a while."""
+SCRAPE = 2.0
+LEAST_FOR = 4 * SCRAPE
+"""A scrape or two may fail on such a machine."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
