@@ -37,7 +37,7 @@ and the record that the entries of labels must be of."""
 _USED, _EARLIEST, _NEXT_TURN, _STATE = 0, 1, 2, 3
 
 _FOREVER = 1 << 62
-_LEAST_STOP = 60
+_LEAST_STOP = 100
 """Bytes of a record that a stop takes at least."""
 
 _OPEN = literal('{"label":"')
