@@ -37,6 +37,8 @@ and the record that the entries of labels must be of."""
 _USED, _EARLIEST, _NEXT_TURN, _STATE = 0, 1, 2, 3
 
 _FOREVER = 1 << 62
+_KEPT = 600 * SECOND
+"""How long a stop is kept after its end, for exposures that come late."""
 _LEAST_STOP = 100
 """Bytes of a record that a stop takes at least."""
 
@@ -169,8 +171,8 @@ def _empty(slots: int) -> _Stops:
 
 
 def _rebuilt(stops: _Stops, more: int, now: int) -> _Stops:
-    """Those that hold at ``now`` and were not taken back, with room for ``more``."""
-    held = _held(stops, now)
+    """Those that may hold at ``now`` or shortly before, with room for ``more``."""
+    held = _held(stops, now - _KEPT)
     slots = len(_empty(64).entry)
     while 10 * (int(held.sum()) + more) > 6 * slots:
         slots *= 2

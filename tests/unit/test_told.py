@@ -205,5 +205,6 @@ def test_what_has_ended_is_let_go() -> None:
         flow.show([impression(500 * minute + n, f"u{minute}-{n}", now) for n in range(500)])
         flow.flush(now)
         largest = max(largest, flow.told.nbytes)
-    assert largest < 4 * 1024 * 8 * 5 * 3
-    assert np.count_nonzero(flow.told._stops.entry[:, 0]) < 4096
+    kept = np.count_nonzero(flow.told._stops.entry[:, 0])
+    assert kept < 12_000, "of 40,000, those of the last ten minutes and what came since"
+    assert largest < 40_000 * 40
