@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["replay", "simulate"]
 
+_STATUSES = """\
+Exit status: 0 all went well, 1 the log cannot be read or the policy not be used, 2 a mistake in
+the command line or the settings (on standard error).
+"""
+
 
 def _ticks(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
     from governor.policy import duration
@@ -99,7 +104,7 @@ _REFIT = click.option(
 _TITLE = click.option("--title", default="", help="Heads the report.")
 
 
-@click.command()
+@click.command(epilog=_STATUSES)
 @click.argument("files", nargs=-1, type=_FILE)
 @click.option(
     "--engagements",
@@ -392,7 +397,7 @@ def _replayed(
     ), spent
 
 
-@click.command()
+@click.command(epilog=_STATUSES)
 @click.option(
     "--world",
     default="drawn",

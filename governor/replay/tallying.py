@@ -450,8 +450,9 @@ def _warned_of_people(seen: Observed) -> Iterable[str]:
     for chosen, what in ((answered, "engagements"), (np.ones_like(answered), "exposures")):
         people, counts = np.unique(seen.person[chosen], return_counts=True)
         total = int(counts.sum())
-        flood = counts > max(FLOOD * total, 100)
-        if len(people) > 20 and flood.any():
+        usual = float(np.median(counts)) if len(counts) else 0.0
+        flood = counts > max(FLOOD * total, 20 * usual, 100)
+        if flood.any():
             share = counts[flood].sum() / total
             yield (
                 f"{int(flood.sum())} {'person has' if flood.sum() == 1 else 'people have'} "

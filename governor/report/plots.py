@@ -18,7 +18,7 @@ from governor.replay.tallying import CampaignFound, Frontier, PolicyFound, Watch
 __all__ = ["coverage", "curve", "frontier", "rules", "timeline"]
 
 WIDTH, HEIGHT = 360.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 42.0, 12.0, 12.0, 36.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 12.0, 36.0
 
 
 @dataclass
@@ -177,8 +177,11 @@ def frontier(points: Sequence[Frontier], policies: Sequence[PolicyFound], rule: 
     plot.line([(x, y) for x, y, _ in sorted(caps)], "caps")
     told = ((x, y, f"{rule.format(n)}: {x:.0%} held back, {y:.1%} kept") for x, y, n in caps)
     plot.dots(told, "cap", 2.5)
-    for x, y, cap in caps:
-        plot.text(plot.x(x) - 4, plot.y(y) + 12, str(cap), "end", "small")
+    last = -99.0
+    for x, y, cap in sorted(caps, reverse=True):
+        if abs(plot.x(x) - last) > 14:
+            last = plot.x(x)
+            plot.text(last - 4, plot.y(y) + 12, str(cap), "end", "small")
     for k, (x, y, name) in enumerate(mine):
         plot.dots([(x, y, f"{name}: {x:.1%} held back, {y:.1%} kept")], f"policy p{k % 4}", 6)
         near = plot.x(x) > WIDTH - 110

@@ -29,7 +29,19 @@ def test_help_names_every_command_and_the_exit_statuses() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["broker", "config", "demo", "topics", "traffic", "verify", "worker", "policy check"]
+    "command",
+    [
+        "broker",
+        "config",
+        "demo",
+        "replay",
+        "simulate",
+        "topics",
+        "traffic",
+        "verify",
+        "worker",
+        "policy check",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = governor(*command.split(), "--help")
