@@ -18,16 +18,18 @@ from governor.ads import FIELDS
 from governor.compiled import compiled
 from governor.entries import RETARGETING
 from governor.evaluation import evaluate
+from governor.fatigue.tiring import SHARES, softness
 from governor.fatigue.worn import Worn
 from governor.hashing import mix
 from governor.labels import Labels
 from governor.rows import Rows, length_of
-from governor.rules import CONTROL_REASONS, ByRule, RuleArrays, Scalar
+from governor.rules import CONTROL_REASONS, FATIGUE, ByRule, RuleArrays, Scalar
 from governor.scopes import ALWAYS, RETARGETING_LABEL, Ads, Col, Scopes
 from governor.scratch import Found, ScratchArrays
 
 __all__ = [
-    "DONE", "FULL", "MISSING", "NARROW", "UNHEARD", "Governing", "Heard", "Spoken", "held_back",
+    "DONE", "FULL", "MISSING", "NARROW", "SHARES", "UNHEARD", "Governing", "Heard", "Spoken",
+    "held_back",
 ]  # fmt: skip
 
 MISSING, NARROW, UNHEARD = -1, -2, -3
@@ -39,6 +41,7 @@ DONE, FULL = 0, 1
 
 _RULE, _LABEL, _FROM, _UNTIL, _SLOT = Found.RULE, Found.LABEL, Found.FROM, Found.UNTIL, Found.SLOT
 _RULES, _SELECTOR, _SHADOW = Scalar.RULES, ByRule.SELECTOR, ByRule.SHADOW
+_KIND, _THIRD, _FATIGUE = ByRule.KIND, Found.THIRD, FATIGUE
 _FLAGS, _SLOTS = Col.FLAGS, Col.SLOTS
 _MORE = len(CONTROL_REASONS)
 _ONE, _FREE = np.uint64(1), np.uint64(0)
@@ -106,12 +109,19 @@ def _speaks_of(label: str, parts: list[str]) -> bool:
 
 @compiled
 def held_back(
-    governing: Governing, row: int, ts: int, what: int, ad: int, by: NDArray[np.uint64]
+    governing: Governing,
+    row: int,
+    ts: int,
+    what: int,
+    ad: int,
+    luck: int,
+    by: NDArray[np.uint64],
 ) -> int:
     """What holds an ad back from the owner of a row at ``ts``, which may be later than the row.
 
     Args:
         what: kind, type and flags of the exposure that is asked for.
+        luck: from 0 to `SHARES` - 1; where there is a share to bid at, so many of these bid.
         by: ``by[0]`` gets the bits of the rules in force, ``by[1]`` of those in shadow.
 
     Returns:
@@ -136,7 +146,9 @@ def held_back(
             continue
         rule = one[_RULE]
         if rule < count:
-            if ads.ad[ad, _SLOTS + rules.rule[rule, _SELECTOR]] == one[_SLOT]:
+            if ads.ad[ad, _SLOTS + rules.rule[rule, _SELECTOR]] != one[_SLOT]:
+                continue
+            if rules.rule[rule, _KIND] != _FATIGUE or luck >= softness(one[_THIRD]):
                 by[1 if rules.rule[rule, _SHADOW] else 0] |= _ONE << np.uint64(rule)
             continue
         speaks = what & RETARGETING if one[_LABEL] == RETARGETING_LABEL else -1

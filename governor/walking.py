@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.applying import apply_events
-from governor.compiled import allocating, compiled
+from governor.compiled import allocating, compiled, integer
 from governor.entries import ENGAGEMENT, EXPOSURE
-from governor.hashing import hash_bytes
-from governor.holding import DONE, FULL, Governing, held_back
+from governor.hashing import hash_bytes, mix
+from governor.holding import DONE, FULL, SHARES, Governing, held_back
 from governor.rows import find
 
 __all__ = ["ASKED", "EXCLUDED", "HELD", "LOST", "SHOWN", "Passing", "Verdicts", "walk"]
@@ -26,7 +26,7 @@ not taken in by the policy; an engagement whose exposure was held back."""
 
 _SHOWN, _HELD, _EXCLUDED, _LOST = SHOWN, HELD, EXCLUDED, LOST
 _EXPOSURE, _ENGAGEMENT = EXPOSURE, ENGAGEMENT
-_ZERO = np.uint64(0)
+_ZERO, _LUCK, _SHARES = np.uint64(0), np.uint64(0x1C), np.uint64(SHARES)
 
 
 class Passing(NamedTuple):
@@ -126,10 +126,12 @@ def _ask(
     """Ask for an exposure under all ids that it names; any may hold it back."""
     n = rows.source[begin]
     held, shadow, said = _ZERO, _ZERO, 0
+    # The same for every policy, so that policies differ by what they say alone.
+    luck = integer(mix(rows.event[begin], _LUCK) % _SHARES)
     for k in range(begin, end):
         hashed = hash_bytes(rows.text, rows.start[k], rows.size[k])
         row = find(governing.table, hashed, rows.text, rows.start[k], rows.size[k])
-        controls = held_back(governing, row, rows.ts[k], rows.what[k], rows.ad[k], by)
+        controls = held_back(governing, row, rows.ts[k], rows.what[k], rows.ad[k], luck, by)
         if controls < 0:
             return controls
         held |= by[0]

@@ -23,6 +23,7 @@ from governor.entries import UNMEASURABLE
 from governor.fatigue import frailty
 from governor.fatigue.curves import CurveSet
 from governor.fatigue.exposures import NEVER, Exposures, from_columns
+from governor.fatigue.versions import Version
 from governor.hashing import hash_spans
 from governor.holding import Spoken
 from governor.ledger import Ledger
@@ -192,7 +193,7 @@ def replay(
     estimates = Estimates(log, links, policy, terms) if tiring else None
     for begin, end, at in _slices(log, terms.refit if tiring else 0):
         if estimates is not None and at is not None:
-            estimates.renew(verdicts, at)
+            ledger.learn(Version(estimates.renew(verdicts, at), int(log.ts[0])))
         passing = _passing(log, links, ledger, begin, end)
         progress = np.zeros(1, np.int64)
         ledger.lead(partial(walk, rows=passing, verdicts=verdicts, progress=progress), spoken)

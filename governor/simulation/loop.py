@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from governor.ads import ad_of_labels
 from governor.applying import apply_events
-from governor.compiled import allocating, compiled
+from governor.compiled import allocating, compiled, integer
 from governor.entries import CLICK, ENGAGEMENT, EXPOSURE, TYPE_SHIFT, UNMEASURABLE
 from governor.fatigue import frailty
 from governor.fatigue.curves import CurveSet
 from governor.fatigue.exposures import DAY, NEVER, Exposures, from_columns
+from governor.fatigue.versions import Version
 from governor.hashing import hash_bytes, mix
-from governor.holding import DONE, FULL, Governing, Spoken, held_back
+from governor.holding import DONE, FULL, SHARES, Governing, Spoken, held_back
 from governor.ledger import Ledger
 from governor.policy import Fatigue, Policy, load
 from governor.rows import find
@@ -40,7 +41,7 @@ _OTHERS: Final = {"channel": "elsewhere"}
 _EXPOSURE, _CLICK = EXPOSURE, ENGAGEMENT | CLICK << TYPE_SHIFT
 _DONE, _FULL = DONE, FULL
 _DARK = UNMEASURABLE
-_ZERO = np.uint64(0)
+_ZERO, _LUCK, _SHARES = np.uint64(0), np.uint64(0x1C), np.uint64(SHARES)
 
 
 class Occasions(NamedTuple):
@@ -273,6 +274,7 @@ def run(
                 int(state.sizes[1]), at,
             )  # fmt: skip
             versions.append(frailty.fit(seen, versions[-1] if versions else None, now=at))
+            ledger.learn(Version(versions[-1], 0))
 
         def step(governing: Governing, until: int = until) -> int:
             return _live(
@@ -397,7 +399,8 @@ def _live(
             shown = _under_cap(state, server, person, now)
             if shown and governed:
                 row = _row_of(governing, one, person)
-                controls = held_back(governing, row, now, _EXPOSURE, ad, by)
+                luck = integer(mix(np.uint64(i + 1), _LUCK) % _SHARES)
+                controls = held_back(governing, row, now, _EXPOSURE, ad, luck, by)
                 if controls < 0:
                     return controls
                 if by[0] != _ZERO or controls:

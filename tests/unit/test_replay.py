@@ -152,7 +152,7 @@ def test_events_of_one_exposure_share_its_fate() -> None:
 
 def test_a_household_is_capped_whoever_of_it_is_asked_for() -> None:
     policy = load("rules: [{name: home, cap: 1, per: campaign, window: 1d, id: household}]")
-    home = {"ids": {"household": "h"}}
+    home: dict[str, Any] = {"ids": {"household": "h"}}
     events = [
         shown("a", "u", 0, **home),
         shown("b", "v", 1, **home),
@@ -227,7 +227,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
         campaign = rng.choice("CDE")
         kind = rng.random()
         if kind < 0.75 or not events:
-            more = {"ids": {"household": "h"}} if rng.random() < 0.3 else {}
+            more: dict[str, Any] = {"ids": {"household": "h"}} if rng.random() < 0.3 else {}
             events.append(shown(f"e{n}", user, hours, campaign, channel=rng.choice("xy"), **more))
         elif kind < 0.9:
             _, one = rng.choice(events)
