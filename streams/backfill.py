@@ -29,6 +29,7 @@ from governor.records import Records
 from governor.ticks import SECOND, from_seconds
 from streams import topics
 from streams.history import Batch, batches, filed
+from streams.mapping import Mapped
 from streams.patience import connected, read_to
 from streams.plain_producer import PlainProducer
 from streams.settings import Settings
@@ -78,10 +79,10 @@ class Span:
     until: float | None
 
 
-async def from_files(paths: Iterable[Path]) -> AsyncIterator[Batch]:
+async def from_files(paths: Iterable[Path], mapping: Mapped) -> AsyncIterator[Batch]:
     """The events of files, one after the other."""
     for path in paths:
-        for batch in batches(path):
+        for batch in batches(path, mapping):
             yield batch
 
 

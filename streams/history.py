@@ -507,10 +507,9 @@ def _ticks(array: Any, unit: str | None) -> NDArray[np.int64]:
         array, sort = array.cast(pa.timestamp("us")), pa.timestamp("us")
     if pa.types.is_timestamp(sort):
         array = array.cast(pa.timestamp("us", sort.tz), safe=False).cast(pa.int64())
-        ticks = np.asarray(array.fill_null(NO_TIME))
-        return ticks if isinstance(ticks, np.ndarray) else np.asarray(ticks)
+        return np.asarray(array.fill_null(NO_TIME))
     try:
-        numbers = np.asarray(array.cast(pa.float64()).fill_null(np.nan))
+        numbers = np.asarray(array.cast(pa.float64(), safe=False).fill_null(np.nan))
     except pa.ArrowException as error:
         raise HistoryError(f"a column of {sort} is no time: {error}") from None
     return _scaled(numbers, unit)

@@ -106,13 +106,25 @@ def erase(user: str, ids: dict[str, str], wait: bool) -> None:
 @click.option("--topic", metavar="NAME", help="Read this topic instead of files.")
 @click.option("--since", metavar="TIME", help="Of the topic, from this ISO time on.")
 @click.option("--until", metavar="TIME", help="Of the topic, up to this ISO time.")
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Of files: which column holds a field, such as user_id=uid or ts=time:ms.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until workers have applied it all.")
 def backfill(
-    files: tuple[Path, ...], topic: str | None, since: str | None, until: str | None, wait: bool
+    files: tuple[Path, ...],
+    topic: str | None,
+    since: str | None,
+    until: str | None,
+    mapping: tuple[str, ...],
+    wait: bool,
 ) -> None:
     """Fill the ledger from history before going live.
 
-    FILES hold events as the topics do, one a line (JSON, plain or .gz) or a row (.parquet): those
+    FILES hold events as the topics do, one a line (JSON, plain or .gz) or a row (.parquet, .csv): those
     with a `type` are engagements or controls, or a field `topic` says what they are. They are
     written to the input topics, where running workers apply them; a second time changes nothing.
     At the end it says which rules look further back than the history goes.
@@ -123,6 +135,7 @@ def backfill(
     """
     from streams import backfill as filling
     from streams.history import HistoryError
+    from streams.mapping import mapped
     from streams.policy_topic import fetch, policy_of
     from streams.settings import read_policy
     from streams.topics import TopicError
@@ -137,7 +150,7 @@ def backfill(
         click.echo(text, err=True)
 
     async def run() -> filling.Filled:
-        history = filling.from_files(files)
+        history = filling.from_files(files, mapped(mapping))
         if topic:
             span = filling.Span(
                 topic,
