@@ -332,6 +332,7 @@ class _Columns:
     batch: Any
     sources: Mapping[str, Source]
     known: dict[str, Texts] = field(default_factory=dict)
+    times: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.sources
@@ -352,7 +353,9 @@ class _Columns:
 
     def ticks(self, name: str) -> NDArray[np.int64]:
         """A field as times."""
-        return _ticks(self.arrow(name), self.sources[name].unit)
+        if name not in self.times:
+            self.times[name] = _ticks(self.arrow(name), self.sources[name].unit)
+        return self.times[name]
 
     def flag(self, name: str, otherwise: bool) -> NDArray[np.bool_]:
         """A field as yes or no."""

@@ -124,9 +124,10 @@ def backfill(
 ) -> None:
     """Fill the ledger from history before going live.
 
-    FILES hold events as the topics do, one a line (JSON, plain or .gz) or a row (.parquet, .csv): those
-    with a `type` are engagements or controls, or a field `topic` says what they are. They are
-    written to the input topics, where running workers apply them; a second time changes nothing.
+    FILES hold events as the topics do, one a line (JSON, plain or .gz) or a row (.parquet, .csv):
+    those with a `type` are engagements or controls, or a field `topic` says what they are. They
+    are written to the input topics, where running workers apply them; a second time changes
+    nothing.
     At the end it says which rules look further back than the history goes.
 
     \b

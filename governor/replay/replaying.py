@@ -19,12 +19,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from governor.compiled import allocating
 from governor.entries import UNMEASURABLE
 from governor.fatigue import frailty
 from governor.fatigue.curves import CurveSet
 from governor.fatigue.exposures import NEVER, Exposures, from_columns
 from governor.fatigue.versions import Version
-from governor.hashing import hash_spans
+from governor.hashing import hash_spans, mix
 from governor.holding import Spoken
 from governor.ledger import Ledger
 from governor.policy import Fatigue, Policy
@@ -36,6 +37,8 @@ from governor.walking import SHOWN, Passing, Verdicts, walk
 __all__ = ["DAY", "Estimates", "Observed", "Outcome", "Terms", "observed", "replay", "sample"]
 
 DAY = 86_400 * SECOND
+
+_SAMPLED, _HALF = np.uint64(0x5A), np.uint64(32)
 
 SLICE = 65_536
 """Rows led past the ledger at a time; what comes out does not depend on it."""
@@ -162,7 +165,7 @@ class Terms:
     """The attribution window of answers."""
     refit: int = DAY
     """Event time between two estimates of the curves."""
-    most: int = 200_000
+    most: int = 100_000
     """Exposures, of whole people, that an estimate is made of at most."""
 
 
@@ -259,6 +262,12 @@ def sample(person: NDArray[np.uint64], most: int) -> NDArray[np.bool_]:
     """Which exposures are of people in a sample by hash, that has some ``most`` exposures."""
     if len(person) <= most:
         return np.ones(len(person), np.bool_)
-    scale = np.uint64(1 << 32)
-    # The low bits: murmur2's are as good as its high ones, and partitions go by another hash.
-    return (person % scale) < np.uint64(int(most / len(person) * (1 << 32)))
+    return _drawn(person, np.uint64(int(most / len(person) * (1 << 32))))
+
+
+@allocating
+def _drawn(person: NDArray[np.uint64], below: np.uint64) -> NDArray[np.bool_]:
+    chosen = np.empty(len(person), np.bool_)
+    for i in range(len(person)):
+        chosen[i] = mix(person[i], _SAMPLED) >> _HALF < below
+    return chosen

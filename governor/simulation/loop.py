@@ -28,6 +28,7 @@ from governor.hashing import hash_bytes, mix
 from governor.holding import DONE, FULL, SHARES, Governing, Spoken, held_back
 from governor.ledger import Ledger
 from governor.policy import Fatigue, Policy, load
+from governor.replay.replaying import sample
 from governor.rows import find
 from governor.simulation.people import Tiring, draw, faded, fatigue
 from governor.simulation.worlds import PAUSE, Course, World, chance_of, course_of, switched_at
@@ -245,12 +246,14 @@ def run(
     refit: int = DAY,
     horizon: int = 32 * DAY,
     row_limit: int = 128,
+    most: int = 100_000,
     tell: Callable[[int], None] | None = None,
 ) -> Run:
     """Lead people past an ad server and, with a policy, the governor.
 
     Args:
         refit: event time between two estimates of the curves.
+        most: exposures, of whole people, that an estimate is made of at most.
         tell: is called with the number of occasions done, now and then.
     """
     server = server or Server()
@@ -273,8 +276,10 @@ def run(
                 world, drawn.occasions, took.campaign, took.measurable, took.engaged_at,
                 int(state.sizes[1]), at,
             )  # fmt: skip
-            versions.append(frailty.fit(seen, versions[-1] if versions else None, now=at))
-            ledger.learn(Version(versions[-1], 0))
+            if (seen.campaign >= 0).any():
+                seen = seen.take(sample(seen.person, most))
+                versions.append(frailty.fit(seen, versions[-1] if versions else None, now=at))
+                ledger.learn(Version(versions[-1], 0))
 
         def step(governing: Governing, until: int = until) -> int:
             return _live(
