@@ -18,6 +18,7 @@ from governor.compiled import allocating, compiled
 from governor.consent import BadConsentError
 from governor.consent import decode as decode_consent
 from governor.entries import (
+    CLICK,
     ENGAGEMENT,
     EXPOSURE,
     INVALID,
@@ -235,12 +236,12 @@ class Decoder:
             if table.kind == EXPOSURE:
                 known = [KINDS.get(text or "", -1) for text in texts]
             else:
-                known = [ENGAGEMENT_TYPES.get(text, OTHER) if text else -1 for text in texts]
+                known = [ENGAGEMENT_TYPES.get(text, OTHER) if text else CLICK for text in texts]
             sort = np.array(known, np.int64)[codes]
             bad[(bad == 0) & (sort < 0)] = _MISSING
             what |= np.maximum(sort, 0) << TYPE_SHIFT
         elif table.kind == ENGAGEMENT:
-            what |= ENGAGEMENT_TYPES["click"] << TYPE_SHIFT
+            what |= CLICK << TYPE_SHIFT
         for flag, bit, when in (
             ("retargeting", RETARGETING, True),
             ("invalid", INVALID, True),

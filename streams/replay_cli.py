@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -566,7 +567,7 @@ def _print(found: Findings) -> None:
                     str(row.depth),
                     f"{row.exposures:,}",
                     f"{row.engagements:,}",
-                    f"{row.naive:.3f}",
+                    "" if math.isnan(row.naive) else f"{row.naive:.3f}",
                     f"{row.estimate:.3f}",
                     f"{row.low:.3f} to {row.high:.3f}",
                     "yes" if row.identified else "no",

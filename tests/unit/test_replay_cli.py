@@ -20,7 +20,7 @@ T0 = 1_790_000_000
 POLICY = """
 rules:
   - {name: two-a-week, cap: 2, per: campaign, window: 1w}
-  - {name: never, cap: 500, per: user, window: 1d}
+  - {name: never, cap: 120, per: user, window: 1d}
 """
 VOID = {"meta", "line", "circle", "path", "rect", "br", "link", "img", "input", "hr"}
 
