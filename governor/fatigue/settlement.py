@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.entries import (
     COMPLAINT,
     ENGAGEMENT,
@@ -87,13 +87,13 @@ def _last_touch(entry: NDArray[np.uint64], ads: Ads, bare: int, j: int, kind: in
     return -1
 
 
-@compiled
+@inlined
 def _window(entry: NDArray[np.uint64], ads: Ads, i: int, kind: int) -> int:
     """For how long a type of engagement answers the exposure ``i``."""
     return int(ads.window[ads.ad[ad_of(entry[i, 2]), _WINDOWS], kind])
 
 
-@compiled
+@inlined
 def settles_at(entry: NDArray[np.uint64], ads: Ads, i: int) -> int:
     """When it is known whether anything answers the exposure ``i``: no engagement of this time or
     later can."""

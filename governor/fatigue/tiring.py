@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import compiled
+from governor.compiled import compiled, inlined
 from governor.counting import SEEN
 from governor.entries import (
     CUT,
@@ -98,7 +98,7 @@ def tire(
     return found
 
 
-@compiled
+@inlined
 def _course_of(
     entry: NDArray[np.uint64],
     rules: RuleArrays,
@@ -116,7 +116,7 @@ def _course_of(
     return int(ads.ad[ad_of(entry[i, 2]), _SLOTS + selector])
 
 
-@compiled
+@inlined
 def _gather(
     entry: NDArray[np.uint64],
     rules: RuleArrays,
@@ -155,7 +155,7 @@ def _observed_since(
     return int(max(since, ticks_of(entry[cut, 0]))) if cut >= 0 else int(since)
 
 
-@compiled
+@inlined
 def _begin(
     entry: NDArray[np.uint64],
     ads: Ads,
@@ -188,7 +188,7 @@ def _begin(
     course[_STRATUM] = stratum_of(others / (known / _DAY), edges)
 
 
-@compiled
+@inlined
 def _follow(
     entry: NDArray[np.uint64],
     ads: Ads,
@@ -226,7 +226,7 @@ def _follow(
     wear[_ENGAGED] += answered
 
 
-@compiled
+@inlined
 def _faded(wear: float, elapsed: int, recovery: int) -> float:
     """What is left of a wear."""
     return wear if recovery == 0 else wear * 2.0 ** (-elapsed / recovery)
