@@ -35,7 +35,7 @@ from streams.settings import Settings, load_settings
 
 NAME = "live-policy"
 USERS, CAMPAIGNS, PARTITIONS = 200_000, 200, 8
-EVENTS_A_USER = 15
+EVENTS_A_USER = 8
 BEFORE = "rules:\n  - {name: daily, cap: 100, per: campaign, window: 1d}\n"
 AFTER = "rules:\n  - {name: daily, cap: 1, per: campaign, window: 1d}\n"
 PULLS = 20
@@ -69,7 +69,7 @@ def main() -> None:
             asyncio.run(preload(cluster.bootstrap, f"{NAME}.impressions", traffic))
             worker.start(wait=False)
             settings = load_settings(worker.environment)
-            # By then nearly every user has a row, and two thirds of the backlog are left.
+            # By then nearly every user has a row, and most of the backlog is left.
             worker.until_acknowledged(events // 3)
             alone = _follow(worker, lambda elapsed: elapsed > 5)
             rows = int(worker.metric("governor_users"))
