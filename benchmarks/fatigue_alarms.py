@@ -149,7 +149,7 @@ def _cusum_limit(p0: float, p1: float) -> float:
     rng = np.random.default_rng(5)
     counts = np.zeros(len(highest))
     steps = 0
-    for _ in range(40):
+    for _ in range(12):
         answers = rng.random(5_000_000) < p0
         _excursions(answers, p0, p1, highest, counts)
         steps += len(answers)
@@ -180,7 +180,7 @@ def _excursions(
             peak = total
 
 
-_STEADY: Final = 3_000_000
+_STEADY: Final = 2_000_000
 
 
 def _matched(p0: float) -> dict[str, Callable[[], Any]]:

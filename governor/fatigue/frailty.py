@@ -83,7 +83,7 @@ _REPEATS: Final = 20.0
 _LEAST: Final = 60.0
 """Engagements below which a label's own data identify nothing."""
 
-_ALWAYS: Final = 0.35
+_ALWAYS: Final = 0.3
 _FEW: Final = 0.03
 _GAIN: Final = 3.0
 """Log-likelihood that a recovery must gain over none."""
