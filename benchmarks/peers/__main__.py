@@ -4,8 +4,8 @@
 
 Each system reads the same topic of eight partitions through one process on one core, all its
 threads included; the broker and this program have the other. Runs are interleaved: each round
-measures every system once. The table and the plot also go to build/bench-peers/. The last line
-is one JSON object.
+makes each measurement of every system once. The table and the plot also go to build/bench-peers/.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from benchmarks.history import PEERS as OUTPUT
 from benchmarks.peers import report
@@ -42,7 +43,20 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one short run: does it work at all?")
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=list(MEASUREMENTS),
+        metavar="NAME,...",
+        help=f"some of {', '.join(MEASUREMENTS)}",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="begin nothing after so long; what is left out is told"
+    )
     options = parser.parse_args()
+    if unknown := set(options.only) - set(MEASUREMENTS):
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    ends = time.monotonic() + 60 * (options.minutes or 1e6)
     if options.quick:
         options.events, options.runs = min(options.events, 200_000), 1
     signal.signal(signal.SIGTERM, _terminated)
@@ -66,12 +80,18 @@ def main() -> None:
     # Its clients find topics missing that were deleted on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with Cluster(heap_mb=1024, progress=print) as cluster, Harness(cluster.bootstrap) as harness:
-        for of in results:
-            _check(harness, of, checked)
         for number in range(options.runs):
-            for of in results:
-                _measure(harness, of, load, number, options.quick)
-            _save(results)
+            for name in (each for each in MEASUREMENTS if each in options.only):
+                if name == "check" and number:
+                    continue
+                for of in results:
+                    load_ = checked if name == "check" else load
+                    if time.monotonic() > ends:
+                        of.failed[f"run {number + 1}, {name}"] = "no time was left (--minutes)"
+                        continue
+                    for what, measure in MEASUREMENTS[name](harness, of, load_, options.quick):
+                        _try(of, f"run {number + 1}, {what}", measure)
+                _save(results)
     print(f"\n{report.table(results)}\n\nwritten to {os.path.relpath(OUTPUT)}/\n")
     print(json.dumps(report.figures(results)))
 
@@ -105,54 +125,90 @@ def _chosen(names: Sequence[str] | None) -> list[Results]:
     return results
 
 
-def _check(harness: Harness, of: Results, load: HotLoad) -> None:
+Measure = Callable[[], str]
+"""Measures something, keeps it, and says it in words."""
+
+
+def _check(
+    harness: Harness, of: Results, load: HotLoad, quick: bool
+) -> Iterator[tuple[str, Measure]]:
+    """Whether it is right, where windows roll, at a pace that all can follow."""
+    del quick
+
     def check(job: str) -> str:
         of.verdicts[job] = harness.check(of.subject, job, load, CHECK_PACE)
         return str(of.verdicts[job])
 
     for job in JOBS:
         if job in of.subject.peer.jobs:
-            _try(of, f"check, {job}", lambda job=job: check(job))  # type: ignore[misc]
+            yield f"check of {job}", partial(check, job)
 
 
-def _measure(harness: Harness, of: Results, load: HotLoad, number: int, quick: bool) -> None:
-    """Every measurement of one system once."""
-    subject, peer = of.subject, of.subject.peer
-    given = replace(load, events=int(load.events * peer.share))
+def _throughput(
+    job: str, harness: Harness, of: Results, load: HotLoad, quick: bool
+) -> Iterator[tuple[str, Measure]]:
+    """How fast it reads the load, which lies there already."""
+    del quick
 
-    def rolling() -> str:
-        of.rolling.append(run := harness.throughput(subject, "rolling", given))
+    def measure() -> str:
+        runs = of.rolling if job == "rolling" else of.tumbling
+        runs.append(run := harness.throughput(of.subject, job, _given(of, load)))
         return f"{run.events_per_s:,.0f} events/s, {run.verdict}"
 
-    def tumbling() -> str:
-        of.tumbling.append(run := harness.throughput(subject, "tumbling", given))
-        return f"{run.events_per_s:,.0f} events/s, {run.verdict}"
+    if job in of.subject.peer.jobs:
+        yield job, measure
 
-    def recovery() -> str:
-        answers = int(0.6 * of.rolling[-1].answers)
-        of.recovery.append(each := harness.recovery(subject, given, answers))
-        return f"{each.seconds:.1f} s, {each.verdict}"
 
-    def delay() -> str:
+def _delay(
+    harness: Harness, of: Results, load: HotLoad, quick: bool
+) -> Iterator[tuple[str, Measure]]:
+    """Event to decision at half of what it can do."""
+
+    def measure() -> str:
         rate = of.rolling[-1].events_per_s / 2
         backlog = min(200_000, int(2 * rate))
         pace = Pace(rate, backlog, *((5.0, 5.0) if quick else (10.0, 20.0)))
-        of.delay.append(each := harness.delay(subject, load, pace))
+        of.delay.append(each := harness.delay(of.subject, load, pace))
         return (
             f"p50 {each.p50:,.0f} ms, p99 {each.p99:,.0f} ms of {each.decisions:,} decisions "
             f"at {each.rate:,.0f} events/s (producer late by {each.producer_late_seconds:.2f} s)"
         )
 
-    run = f"run {number + 1}"
-    _try(of, f"{run}, rolling", rolling)
-    if "tumbling" in peer.jobs:
-        _try(of, f"{run}, tumbling", tumbling)
-    if len(of.rolling) == number + 1:
-        _try(of, f"{run}, recovery", recovery)
-        _try(of, f"{run}, delay", delay)
+    if of.rolling:
+        yield "delay", measure
 
 
-def _try(of: Results, what: str, measure: Callable[[], str]) -> None:
+def _recovery(
+    harness: Harness, of: Results, load: HotLoad, quick: bool
+) -> Iterator[tuple[str, Measure]]:
+    """From SIGKILL in the middle of the load to the next decision."""
+    del quick
+
+    def measure() -> str:
+        answers = int(0.6 * of.rolling[-1].answers)
+        of.recovery.append(each := harness.recovery(of.subject, _given(of, load), answers))
+        return f"{each.seconds:.1f} s, {each.verdict}"
+
+    if of.rolling:
+        yield "recovery", measure
+
+
+def _given(of: Results, load: HotLoad) -> HotLoad:
+    """The part of the load that it is given."""
+    return replace(load, events=int(load.events * of.subject.peer.share))
+
+
+MEASUREMENTS: Mapping[str, Callable[..., Iterator[tuple[str, Measure]]]] = {
+    "check": _check,
+    "rolling": partial(_throughput, "rolling"),
+    "tumbling": partial(_throughput, "tumbling"),
+    "delay": _delay,
+    "recovery": _recovery,
+}
+"""In order: each is made of all systems before the next."""
+
+
+def _try(of: Results, what: str, measure: Measure) -> None:
     """Measure and tell; a system that fails is told of, and the others go on."""
     if "set-up" in of.failed:
         return
@@ -160,7 +216,7 @@ def _try(of: Results, what: str, measure: Callable[[], str]) -> None:
         told = measure()
     except PeerError as error:
         of.failed[what] = told = str(error)
-    print(f"{what:<18} {of.subject.name:<24} {told}", flush=True)
+    print(f"{what:<24} {of.subject.name:<24} {told}", flush=True)
 
 
 def _save(results: Sequence[Results]) -> None:
