@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from governor import decisions, rowcodec
+from governor import rowcodec, taking
 from governor.ledger import Ledger
 from streams import outbox, pipeline, transport, worker
 from streams.settings import load_settings
@@ -69,8 +69,8 @@ def clock_everything() -> None:
     for kind, decode in pipeline.DECODERS.items():
         pipeline.DECODERS[kind] = clocked("decode", decode)
     _replace(Ledger, "apply", lambda apply: clocked("apply", _counted(apply)))
-    _replace(decisions, "take", functools.partial(clocked, "decide"))
-    for name in ("ad_records", "encode", "settle", "sweep"):
+    _replace(taking, "take", functools.partial(clocked, "decide"))
+    for name in ("ad_records", "settle", "sweep"):
         _replace(rowcodec, name, functools.partial(clocked, "changelog"))
     _replace(outbox, "build", functools.partial(clocked, _sending.get))
     _replace(outbox.Outbox, "_send", _marked)

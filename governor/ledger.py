@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governor import decisions, explaining, rowcodec, rows, union
+from governor import decisions, explaining, rowcodec, rows, taking, union
 from governor.applying import apply_events, enter
 from governor.compiled import compiled
 from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
@@ -382,17 +382,17 @@ class Ledger:
             again: include the decisions of changed rows that decide what they did before.
         """
         named = rowcodec.ad_records(self.labels.unwritten())
-        taken, by_rule, withdrawn = decisions.take(
+        taken, changelog, by_rule, withdrawn = taking.take(
             self._rows,
             self.rules,
             self.labels,
             self.scopes,
             self._scratch,
+            named,
             decided_at,
             self.horizon,
             again,
         )
-        changelog = rowcodec.encode(self._rows, self.labels, named)
         sampled = self._sampled(self._rows.dirty[: self.dirty])
         users = int(rowcodec.settle(self._rows))
         return Taken(taken, changelog, users, by_rule, withdrawn, sampled, self.newest)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from governor.ads import ad_hash
 from governor.applying import note_kinds, tidy
-from governor.compiled import compiled, integer
+from governor.compiled import compiled, inlined, integer
 from governor.decisions import GRACE, is_idle
 from governor.entries import ad_of, newest_of
 from governor.hashing import hash_bytes, mix
 from governor.labels import Labels
+from governor.prefetch import AHEAD, prefetch
 from governor.records import Records
 from governor.rows import (
     CAPACITIES,
@@ -36,7 +37,6 @@ from governor.rows import (
     Rows,
     State,
     add,
-    ask_next,
     find,
     flags_of,
     grow,
@@ -59,11 +59,13 @@ __all__ = [
     "VERSION",
     "RowError",
     "ad_records",
-    "encode",
     "load",
+    "put_key",
+    "put_row",
     "recheck_rows",
     "rows_in",
     "settle",
+    "size_of",
     "sweep",
 ]
 
@@ -104,93 +106,50 @@ def ad_records(ads: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(b"a" + hashed.to_bytes(8, "little"), name) for hashed, name in ads]
 
 
-def encode(table: Rows, labels: Labels, named: list[tuple[bytes, bytes]]) -> Records:
-    """The named ads, then every dirty row that differs from what was last encoded."""
-    dirty = np.empty(int(table.state[State.DIRTY]), np.int64)
-    dirty = dirty[: int(_changed(table, dirty))]
-    head = Records.of([(key, value, 0) for key, value in named])
-    size = len(head.buffer) + int(_encoded_size(table, dirty))
-    out = np.empty(size, np.uint8)
-    out[: len(head.buffer)] = head.buffer
-    n = len(head) + len(dirty)
-    key_start, key_size, value_size = (np.zeros(n, np.int64) for _ in range(3))
-    key_start[: len(head)] = head.key_start
-    key_size[: len(head)] = head.key_size
-    value_size[: len(head)] = head.value_size
-    _encode_rows(
-        table, dirty, labels.ad_hash, out, len(head.buffer), len(head), key_start, key_size,
-        value_size,
-    )  # fmt: skip
-    nothing = np.zeros(n, np.int64)
-    return Records(out, nothing, nothing, key_start, key_size, key_start + key_size, value_size)
-
-
 @compiled
-def _changed(table: Rows, changed: NDArray[np.int64]) -> int:
-    """Note dirty rows but those only evaluated anew, to the same decision; how many they are."""
-    count = 0
-    for row in table.dirty[: table.state[_DIRTY]]:
-        if flags_of(table.header[row, 1]) & (RECHECK | GONE) != RECHECK:
-            changed[count] = row
-            count += 1
-    return count
-
-
-@compiled
-def _encoded_size(table: Rows, dirty: NDArray[np.int64]) -> int:
-    size = 0
-    for row in dirty:
-        size += 1 + id_size(table.header[row, 1])
-        if not flags_of(table.header[row, 1]) & GONE:
-            size += HEAD + ENTRY * length_of(table.header[row, 0]) + CHECKSUM
+def size_of(table: Rows) -> int:
+    """No more bytes than this take the dirty rows as they are, keys included."""
+    size, count = 0, table.state[_DIRTY]
+    for k in range(count):
+        if k + 4 * AHEAD < count:
+            prefetch(table.header, table.dirty[k + 4 * AHEAD])
+        header0, header1 = table.header[table.dirty[k], 0], table.header[table.dirty[k], 1]
+        size += 1 + id_size(header1) + HEAD + ENTRY * length_of(header0) + CHECKSUM
     return size
 
 
-@compiled
-def _encode_rows(
-    table: Rows,
-    dirty: NDArray[np.int64],
-    ad_hash: NDArray[np.uint64],
-    out: NDArray[np.uint8],
-    at: int,
-    record: int,
-    key_start: NDArray[np.int64],
-    key_size: NDArray[np.int64],
-    value_size: NDArray[np.int64],
-) -> None:
-    for k in range(len(dirty)):
-        ask_next(table, dirty, k, len(dirty))
-        row = dirty[k]
-        header0, header1 = table.header[row, 0], table.header[row, 1]
-        key_start[record] = at
-        key_size[record] = 1 + id_size(header1)
-        out[at] = _KEY_USER
-        for i in range(id_size(header1)):
-            out[at + 1 + i] = table.ids[id_start(header1) + i]
-        at += key_size[record]
-        if flags_of(header1) & GONE:
-            value_size[record] = -1
-        else:
-            begin = at
-            length = length_of(header0)
-            out[at], out[at + 1] = MAGIC, VERSION
-            out[at + 2], out[at + 3] = length & 0xFF, length >> 8
-            _put64(out, at + 4, table.header[row, 2])
-            _put64(out, at + 12, table.header[row, 3])
-            at += HEAD
-            start = run_of(header0)
-            for i in range(start, start + length):
-                _put64(out, at, table.arena[i, 0])
-                _put64(out, at + 8, table.arena[i, 1])
-                _put64(out, at + 16, table.arena[i, 2] >> _AD_BITS)
-                _put64(out, at + 24, ad_hash[ad_of(table.arena[i, 2])])
-                at += ENTRY
-            checksum = _checksum(out, key_start[record], key_size[record], begin, at - begin)
-            for i in range(CHECKSUM):
-                out[at + i] = (checksum >> (np.uint64(i) * _BYTE)) & _LOW8
-            at += CHECKSUM
-            value_size[record] = at - begin
-        record += 1
+@inlined
+def put_key(out: NDArray[np.uint8], at: int, table: Rows, row: int) -> int:
+    """Write a row's key; where it ends."""
+    first, size = id_start(table.header[row, 1]), id_size(table.header[row, 1])
+    out[at] = _KEY_USER
+    for i in range(size):
+        out[at + 1 + i] = table.ids[first + i]
+    return at + 1 + size
+
+
+@inlined
+def put_row(
+    out: NDArray[np.uint8], key: int, at: int, table: Rows, row: int, ad_hash: NDArray[np.uint64]
+) -> int:
+    """Write a row's value, its key being at ``key`` up to ``at``; where it ends."""
+    header0 = table.header[row, 0]
+    begin, start, length = at, run_of(header0), length_of(header0)
+    out[at], out[at + 1] = MAGIC, VERSION
+    out[at + 2], out[at + 3] = length & 0xFF, length >> 8
+    _put64(out, at + 4, table.header[row, 2])
+    _put64(out, at + 12, table.header[row, 3])
+    at += HEAD
+    for i in range(start, start + length):
+        _put64(out, at, table.arena[i, 0])
+        _put64(out, at + 8, table.arena[i, 1])
+        _put64(out, at + 16, table.arena[i, 2] >> _AD_BITS)
+        _put64(out, at + 24, ad_hash[ad_of(table.arena[i, 2])])
+        at += ENTRY
+    checksum = _checksum(out, key, begin - key, begin, at - begin)
+    for i in range(CHECKSUM):
+        out[at + i] = (checksum >> (np.uint64(i) * _BYTE)) & _LOW8
+    return at + CHECKSUM
 
 
 @compiled

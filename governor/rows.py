@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from governor.compiled import compiled, inlined, integer
 from governor.entries import WORDS
 from governor.hashing import hash_bytes
+from governor.memory import longer, zeros
 from governor.prefetch import AHEAD, prefetch
 
 __all__ = ["CAPACITIES", "Rows", "State", "compact", "empty", "grow"]
@@ -98,8 +99,7 @@ def empty(rows: int = 64) -> Rows:
 def grow(rows: Rows, *, entries: int, id_bytes: int) -> Rows:
     """The same rows with room for one more user, a run of ``entries`` and ``id_bytes``.
 
-    Arrays grow by a quarter, each when it is its turn: what is unused is part of the bytes that
-    a user costs.
+    Arrays grow by a quarter, each when it is its turn; see `governor.memory`.
     """
     state = rows.state
     header, arena, slots, ids, dirty = rows.header, rows.arena, rows.slots, rows.ids, rows.dirty
@@ -113,7 +113,7 @@ def grow(rows: Rows, *, entries: int, id_bytes: int) -> Rows:
         ids = _longer(ids, id_bytes)
     grown = rows._replace(header=header, arena=arena, ids=ids, dirty=dirty)
     if crowded(state[State.USERS] + 1, len(slots)):
-        grown = grown._replace(slots=np.zeros(2 * len(slots), np.uint64))
+        grown = grown._replace(slots=zeros((2 * len(slots),), np.uint64))
         reindex(grown)
     return grown
 
@@ -127,10 +127,7 @@ def room_for_dirty(rows: Rows, more: int) -> Rows:
 
 
 def _longer(array: NDArray, by: int) -> NDArray:  # type: ignore[type-arg]
-    size = len(array) + max(by, len(array) // 4)
-    out = np.zeros((size, *array.shape[1:]), array.dtype)  # pages are resident once written to
-    out[: len(array)] = array
-    return out
+    return longer(array, len(array) + max(by, len(array) // 4))
 
 
 @compiled
@@ -407,8 +404,8 @@ def wasteful(rows: Rows) -> bool:
     """Whether free lists and removed ids hold enough for `compact` to be worth its time."""
     state = rows.state
     return bool(
-        state[State.DEAD] > 4096 + len(rows.arena) // 4
-        or state[State.DEAD_IDS] > 65536 + len(rows.ids) // 4
+        state[State.DEAD] > 4096 + state[State.ARENA] // 8
+        or state[State.DEAD_IDS] > 65536 + state[State.IDS] // 8
     )
 
 
@@ -418,8 +415,8 @@ def compact(rows: Rows) -> Rows:
     entries = int(state[State.ARENA] - state[State.DEAD])
     id_bytes = int(state[State.IDS] - state[State.DEAD_IDS])
     compacted = rows._replace(
-        arena=np.zeros((entries + entries // 8 + 64, WORDS), np.uint64),
-        ids=np.zeros(id_bytes + id_bytes // 8 + 256, np.uint8),
+        arena=zeros((entries + entries // 8 + 64, WORDS), np.uint64),
+        ids=zeros((id_bytes + id_bytes // 8 + 256,), np.uint8),
         free=np.zeros_like(rows.free),
     )
     _move(rows, compacted.arena, compacted.ids)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from governor.gate import Gate
 from governor.image import Image, Part, layout
 from governor.ledger import Ledger
+from governor.memory import zeros
 from governor.records import Records
 
 __all__ = ["Copy", "SnapshotError", "Snapshots", "read", "write"]
@@ -202,7 +203,7 @@ def _check(
 def _array(
     file: BufferedReader, dtype: str, shape: list[int], length: int, checksum: int
 ) -> NDArray:  # type: ignore[type-arg]
-    array = np.zeros((max(length, shape[0]), *shape[1:]), dtype)
+    array = zeros((max(length, shape[0]), *shape[1:]), dtype)
     used = _bytes(array[: shape[0]])
     if file.readinto(used) != len(used):
         raise SnapshotError("it is cut off")

@@ -1,0 +1,53 @@
+"""Large arrays grow in place, and take what was written to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+import pytest
+
+from governor import memory
+
+
+@pytest.mark.parametrize("rows", [10, 100_000, 1_000_000])
+def test_a_longer_array_holds_what_it_held_and_zeros(rows: int) -> None:
+    array = memory.zeros((rows, 3), np.uint64)
+    assert not array.any()
+    array[:] = np.arange(3 * rows, dtype=np.uint64).reshape(rows, 3)
+    for _ in range(12):
+        array = memory.longer(array, len(array) * 3 // 2)
+    assert array.shape[1:] == (3,)
+    assert array.flags.c_contiguous
+    assert np.array_equal(array[:rows].reshape(-1), np.arange(3 * rows, dtype=np.uint64))
+    assert not array[rows:].any()
+
+
+def test_growing_in_place_copies_nothing() -> None:
+    array = memory.zeros((200_000,), np.int64)
+    longer = memory.longer(array, 400_000)
+    longer[0] = 7
+    assert array[0] == 7
+
+
+def test_room_to_grow_takes_no_memory_and_what_is_let_go_goes_back() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    arrays = [memory.zeros((64 << 20,), np.uint8) for _ in range(4)]
+    for array in arrays:
+        array[: 4 << 20] = 1
+    taken = process.memory_info().rss - before
+    assert taken < 32 << 20
+    del arrays, array
+    assert process.memory_info().rss - before < taken / 2
+
+
+def test_where_address_space_is_short_an_array_has_no_room_to_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is copied then."""
+    monkeypatch.setattr(memory, "ROOM", 1 << 30)
+    array = memory.zeros((1 << 18,), np.int64)
+    array[:] = 5
+    longer = memory.longer(array, 1 << 19)
+    assert longer[: 1 << 18].all()
+    assert not longer[1 << 18 :].any()
