@@ -24,8 +24,8 @@ SECOND = 1_000_000
 HOUR, DAY = 3600 * SECOND, 86_400 * SECOND
 WEEK, MONTH = 7 * DAY, 30 * DAY
 HYSTERESIS = 0.1
-UPPER_90 = 1.2815515655446004
-DECLINED = 0.95
+UPPER_975 = 1.959963984540054
+DECLINED = 0.9
 
 
 class Tired(NamedTuple):
@@ -135,7 +135,7 @@ class _Course:
         level, sd = _between(wear, self.curve.level), _between(wear, self.curve.spread)
         return (
             self.mean(wear, len(self.shown)) < floor
-            and math.exp(level + UPPER_90 * sd) < DECLINED
+            and math.exp(level + UPPER_975 * sd) < DECLINED
             and self.below(wear, floor) >= probability
         )
 
