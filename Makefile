@@ -112,6 +112,9 @@ bench-compare: setup ## What a change did: the last two runs of `make bench`
 bench-peers: setup ## Beside Flink, Kafka Streams and others; the last line is JSON
 	@$(BIN)/python -m benchmarks.peers
 
+docs-plots: setup ## The plots of docs/fatigue.md
+	@$(BIN)/python -m benchmarks.fatigue_plots
+
 bench-fatigue: setup ## Fatigue beside the truth, and its worth; the last line is JSON
 	@$(BIN)/python -m benchmarks.fatigue $(ARGS)
 

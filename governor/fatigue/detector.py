@@ -45,7 +45,7 @@ class Settings:
     threshold: float = 1e6
     lag: int = 5_000
     least: float = 200.0
-    caution: float = 1.5
+    caution: float = 2.0
     memory: float = 10_000.0
     recovery: float = 1e3
 
