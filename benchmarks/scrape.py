@@ -61,6 +61,12 @@ async def _scrapes(address: str) -> tuple[list[float], int]:
     return [milliseconds for milliseconds, _ in found[2:]], series
 
 
+def _told_bytes(app: Governor) -> float:
+    """Of those who are held back."""
+    state = app.snapshot()
+    return state.told_bytes / max(1, state.held_back)
+
+
 async def _run(users: int) -> dict[str, float]:
     app = create(load_settings({"GOVERNOR_METRICS_HOST": "127.0.0.1"}))
     web = Web("127.0.0.1", 0, app.metrics, app.health)
@@ -78,6 +84,7 @@ async def _run(users: int) -> dict[str, float]:
         "ratio": round(statistics.median(full) / statistics.median(nobody), 2),
         "series": series,
         "users": len(app.store()),
+        "told_bytes_per_person": round(_told_bytes(app)),
         "campaigns": CAMPAIGNS,
     }
 

@@ -88,7 +88,10 @@ class Played:
     events: list[Event]
     at: float
     """The last scrape, by which everything was acknowledged."""
+    before: Metrics
+    """What the worker said in its first scrape, before there was an event."""
     scrape: Metrics
+    """And in the last one."""
 
     @property
     def window(self) -> float:
@@ -200,9 +203,10 @@ class Played:
         return found
 
     def quantile(self, share: float, name: str) -> float:
-        """Of a histogram's buckets at the last scrape, as Prometheus defines it."""
+        """Of what a histogram's buckets got meanwhile, as Prometheus defines it."""
         buckets = sorted(
-            (float(edge), count) for edge, count in self.sums(f"{name}_bucket", "le").items()
+            (float(edge), count - self.before(f"{name}_bucket", le=edge))
+            for edge, count in self.sums(f"{name}_bucket", "le").items()
         )
         total = buckets[-1][1]
         if total == 0:
@@ -227,7 +231,7 @@ def world(
     """A deployment whose workers serve their metrics on one port, and what scrapes them."""
     needed()
     port = free_port()
-    settings |= {"metrics_port": str(port), "stall_timeout": "2s"}
+    settings["metrics_port"] = str(port)
     deployment = Deployment(bootstrap, name, folder, (), partitions=4, **settings)
     (folder / "policy.yaml").write_text(policy)
     deployment.create_event_topics()
@@ -255,7 +259,8 @@ def played(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         ready = "governor_ready == 1"
         wait_for(lambda: values(server.now(ready)), "ready worker that is scraped", READY_SECONDS)
         # A scrape in which nothing has been counted, so that rates miss nothing.
-        began = server.now("timestamp(governor_ready)")[0][1] - 0.1
+        first = server.now("timestamp(governor_ready)")[0][1]
+        began = first - 0.1
         size = -(-len(events) // CHUNKS)
         for first in range(0, len(events), size):
             deployment.send(events[first : first + size])
@@ -264,7 +269,8 @@ def played(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         server.scraped_since(time.time())
         at = server.now("timestamp(governor_ready)")[0][1]
         pictured(server, began, "policy")
-        yield Played(deployment, worker, server, began, events, at, scraped(server, at))
+        before, last = scraped(server, first), scraped(server, at)
+        yield Played(deployment, worker, server, began, events, at, before, last)
 
 
 Expected = Callable[[Played], Values]
@@ -615,7 +621,7 @@ def _overshot(deployment: Deployment, shown: list[tuple[str, float]]) -> int:
 
 
 def test_what_is_broken_is_told_and_what_is_mended_is_not(broker: str, tmp_path: Path) -> None:
-    settings = {"overshoot_grace": f"{GRACE:.0f}s", "standbys": "0"}
+    settings = {"overshoot_grace": f"{GRACE:.0f}s", "standbys": "0", "stall_timeout": "4s"}
     began = time.time()
     with (
         world(tmp_path, broker, "broken", BROKEN_POLICY, **settings) as (deployment, server),
