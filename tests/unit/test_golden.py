@@ -814,6 +814,7 @@ def test_a_lower_row_limit_holds_for_rows_read_back() -> None:
         engine.row_limit = 2
         restarted = engine.restarted()
         assert restarted.ledger.entries == 2 + CUT
+        assert restarted.ledger.live("u1") == {"impressions": 2, "engagements": 0, "controls": 0}
         restarted.feed(shown(5))
         assert restarted.ledger.entries == 2 + CUT
         assert until(restarted) == count - 1 + 3600
