@@ -13,6 +13,7 @@ the samples from the beginning and makes the same of them. Each round:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -51,6 +52,8 @@ TOPIC = "fatigue"
 
 PAUSE = 1.0
 POLL_SECONDS = 0.25
+POLL_RECORDS = 500
+"""Histories taken in at a time: some milliseconds."""
 CUT_RATIO = 1.5
 """With so many times more people than wanted, shares are cut between rounds."""
 
@@ -113,7 +116,7 @@ class Aggregator(Service):
             await reading.seek_to_beginning(part)
             end = (await reading.end_offsets([part]))[part]
             while self._owns() and not self.should_stop:
-                fetched = await reading.getmany(part, timeout_ms=250, max_records=2_000)
+                fetched = await reading.getmany(part, timeout_ms=250, max_records=POLL_RECORDS)
                 self._take(samples, fetched.get(part, ()))
                 if await reading.position(part) < end:
                     continue
@@ -133,7 +136,8 @@ class Aggregator(Service):
 
     async def _round(self, samples: Samples, held: Held) -> None:
         started = time.monotonic()
-        exposures, now, since = samples.exposures(), samples.now, samples.since
+        now, since = samples.now, samples.since
+        exposures = await asyncio.to_thread(samples.exposures)
         if not len(exposures):
             await self._adapt(samples, held)
             return
@@ -169,7 +173,9 @@ class Aggregator(Service):
         changed: dict[str, Mapping[str, Any] | None] = {}
         alarms: list[tuple[bytes, bytes | None, int]] = []
         for dimension in WATCHED:
-            buckets = observed(exposures, version.curves, dimension, version.since, first, until)
+            buckets = await asyncio.to_thread(
+                observed, exposures, version.curves, dimension, version.since, first, until
+            )
             for label, seen in buckets.items():
                 state = held.detectors.get(label)
                 detector = Detector() if state is None else Detector.from_fields(state)

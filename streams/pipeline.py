@@ -16,6 +16,9 @@ import numpy as np
 
 from governor import events
 from governor.events import Limits, Reason, Rejected
+from governor.fatigue.buckets import observed
+from governor.fatigue.curves import unknown
+from governor.fatigue.exposures import from_columns
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.links import Merge, MergeError
@@ -131,6 +134,10 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
         for forwarded in each:
             ingest(TOPIC, home, forwarded, Limits())
     ledger.decide("u")
+    ledger.history("u")
+    ledger.observed(0, 1)
+    shown = from_columns([1], [1], campaign=[0], engaged=[False], campaigns=["c"])
+    observed(shown, unknown(1), "campaign", 0, 0, 2)
     ledger.sweep(1)
     taken = ledger.take(0)
     ledger.load(taken.changelog.select(np.arange(len(taken.changelog))))
