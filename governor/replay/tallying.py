@@ -302,13 +302,20 @@ def campaigns_of(
 ) -> tuple[list[CampaignFound], float, CurveSet | None]:
     """Curves of the campaigns with the most exposures, and of all together, as the log ends.
 
+    Exposures whose attribution window has not passed by then are left out.
+
     Returns:
         The campaigns, all of them first; the share of exposures that they rest on; the curves.
     """
     if not len(seen.event):
         return [], 1.0, None
-    chosen = sample(seen.person, most)
     now = int(seen.ts.max()) + 1
+    settled = seen.ts + within <= now
+    if now - int(seen.ts.min()) < 2 * within:
+        # So short a log would have next to nothing settled: take it for whole.
+        settled, within = np.ones(len(seen.ts), np.bool_), 0
+    # Of the last exposures only those would count that were answered already.
+    chosen = sample(seen.person, most) & settled
     curves = frailty.fit(seen.exposures(chosen, now, within), None, now=now)
     count = np.bincount(seen.campaign[seen.campaign >= 0], minlength=len(seen.campaigns))
     top = np.argsort(-count, kind="stable")[:CAMPAIGNS]
@@ -317,7 +324,7 @@ def campaigns_of(
         campaign_found(label, curves.curve(label), truth(label) if truth else ())
         for label in labels
     ]
-    return found, float(chosen.mean()), curves
+    return found, float(chosen.sum() / settled.sum()), curves
 
 
 def campaign_found(label: str, curve: Curve, truth: Sequence[float] = ()) -> CampaignFound:
