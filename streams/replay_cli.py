@@ -358,10 +358,16 @@ def _replayed(
     began: float,
 ) -> tuple[Findings, float]:
     """What is found, and the seconds from ``began`` until the log was past all policies."""
+    import numpy as np
+
     from governor.policy import written
     from governor.replay import replaying, sweeping, tallying
     from governor.replay.linking import link
 
+    task = _task(bar, "compiling, the first time", 1)
+    small = log.of_people(np.arange(log.people) == log.who[0])
+    replaying.replay(small, link(small, terms.within), policies[0][1], terms)
+    task.end(1)
     links: Links = link(log, terms.within)
     outcomes = []
     for name, policy in policies:
