@@ -2,7 +2,8 @@
 
 The process is started for one estimate, reads what it is to estimate from its standard input,
 writes the curves to its standard output, and gives its memory back with its end. It runs at the
-lowest priority.
+lowest priority. The worker keeps the input open until the curves are there: where it ends, it ends
+its estimate too, so that a killed worker leaves no process behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import pickle
 import sys
 from contextlib import suppress
+from threading import Thread
 
 from governor.fatigue.curves import CurveSet
 from governor.fatigue.exposures import Exposures
@@ -39,9 +41,17 @@ async def fit_apart(exposures: Exposures, previous: CurveSet | None, now: int) -
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        out, err = await process.communicate(told)
+        with suppress(BrokenPipeError, ConnectionResetError):  # what it says below tells why
+            process.stdin.write(told)
+            await process.stdin.drain()
+        out, err = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        await process.wait()
     finally:
+        process.stdin.close()
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -51,10 +61,16 @@ async def fit_apart(exposures: Exposures, previous: CurveSet | None, now: int) -
     return CurveSet.from_json(out)
 
 
+def _end_with_the_worker() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing more is said: it returns when the other end is gone
+    os._exit(1)
+
+
 def _main() -> None:
     os.nice(19)
     # From the worker that started this process, over a pipe that nobody else has.
     exposures, previous, now = pickle.load(sys.stdin.buffer)  # noqa: S301
+    Thread(target=_end_with_the_worker, daemon=True).start()
     before = None if previous is None else CurveSet.from_json(previous)
     sys.stdout.write(fit(exposures, before, now=now).to_json())
 
