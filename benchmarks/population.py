@@ -106,6 +106,11 @@ class Population:
             events -= len(user)
         return spent
 
+    def rest(self) -> None:
+        """Hold nothing but the ledger between two rounds."""
+        assert self._done == self.users
+        self._order = self._order[:0].copy()
+
     def _enter(self, user: NDArray[np.int64], turn: int, spent: Spent) -> None:
         ts = START + turn * ROUND + user * ROUND // self.users
         campaign = (7 * user + turn % np.where(user % 2, 5, 2)) % self._campaigns
