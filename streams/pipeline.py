@@ -140,7 +140,9 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     observed(shown, unknown(1), "campaign", 0, 0, 2)
     ledger.sweep(1)
     taken = ledger.take(0)
-    ledger.load(taken.changelog.select(np.arange(len(taken.changelog))))
+    rows = taken.changelog.select(np.arange(len(taken.changelog)))
+    # As a fetch brings them: in bytes that cannot be written, which is another type to compile for.
+    ledger.load(replace(rows, buffer=np.frombuffer(rows.buffer.tobytes(), np.uint8)))
     ledger.merge("v", ledger.raw("u"), 0)
     ledger.forget("v")
     ledger.reevaluate(1)
