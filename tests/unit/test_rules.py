@@ -362,6 +362,12 @@ def test_an_answer_that_comes_late_withdraws_the_rest() -> None:
     assert decided(UNANSWERED, *events, engaged(90, impression_id="b")) == {}
 
 
+def test_an_answer_to_what_came_after_those_ignored_withdraws_the_rest() -> None:
+    ignored = shown(0), shown(10), shown(20)
+    assert decided(UNANSWERED, *ignored).keys() == {"campaign:C7"}
+    assert decided(UNANSWERED, *ignored, engaged(30)) == {}
+
+
 def test_an_answer_by_label_is_to_the_newest_that_it_can_mean() -> None:
     """Within an hour, the newest before it: the second; what is shown after is a first again."""
     assert decided(UNANSWERED, shown(0), shown(60), engaged(60 + HOUR - TICK), shown(4000)) == {}
