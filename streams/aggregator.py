@@ -19,6 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -170,21 +171,8 @@ class Aggregator(Service):
         first = held.watched_until
         if until <= first:
             return []
-        changed: dict[str, Mapping[str, Any] | None] = {}
-        alarms: list[tuple[bytes, bytes | None, int]] = []
-        for dimension in WATCHED:
-            buckets = await asyncio.to_thread(
-                observed, exposures, version.curves, dimension, version.since, first, until
-            )
-            for label, seen in buckets.items():
-                state = held.detectors.get(label)
-                detector = Detector() if state is None else Detector.from_fields(state)
-                alarms += [_told(label, each, version) for each in _update(detector, seen)]
-                changed[label] = detector.to_fields()
-            _, names = exposures.labels(dimension)
-            known = {f"{dimension}:{name}" for name in names}
-            gone = {one for one in held.detectors if one.startswith(f"{dimension}:")} - known
-            changed |= dict.fromkeys(gone)
+        states = dict(held.detectors)
+        changed, alarms = await asyncio.to_thread(_look, exposures, version, states, first, until)
         if alarms:
             await self._write({self._part(TOPIC): Records.of(alarms)})
             self._metrics.fatigue.alarms += sum(b'"alarm"' in (each[1] or b"") for each in alarms)
@@ -238,6 +226,27 @@ class Aggregator(Service):
                 engagements=int((seen & exposures.engaged).sum()),
                 unmeasurable=int((mine & ~exposures.measurable).sum()),
             )
+
+
+def _look(
+    exposures: Exposures, version: Version, states: Mapping[str, Any], first: int, until: int
+) -> tuple[dict[str, Mapping[str, Any] | None], list[Written]]:
+    """Show the detectors the buckets from ``first`` to ``until``: the states of those that have
+    changed, None for one of a label that is not seen any more, and the records of alarms."""
+    changed: dict[str, Mapping[str, Any] | None] = {}
+    alarms: list[Written] = []
+    for dimension in WATCHED:
+        buckets = observed(exposures, version.curves, dimension, version.since, first, until)
+        for label, seen in buckets.items():
+            state = states.get(label)
+            detector = Detector() if state is None else Detector.from_fields(deepcopy(state))
+            alarms += [_told(label, each, version) for each in _update(detector, seen)]
+            changed[label] = detector.to_fields()
+        _, names = exposures.labels(dimension)
+        known = {f"{dimension}:{name}" for name in names}
+        gone = {one for one in states if one.startswith(f"{dimension}:")} - known
+        changed |= dict.fromkeys(gone)
+    return changed, alarms
 
 
 def _update(detector: Detector, buckets: Iterable[Observed]) -> list[Alarm]:
