@@ -77,6 +77,8 @@ class Span:
     """Its full name."""
     since: float | None
     until: float | None
+    kind: str | None = None
+    """Which of the governor's topics it is; of another each event says what it is of."""
 
 
 async def from_files(paths: Iterable[Path], mapping: Mapped) -> AsyncIterator[Batch]:
@@ -115,10 +117,11 @@ async def from_topic(settings: Settings, span: Span) -> AsyncIterator[Batch]:
             sorted_out: dict[str, list[tuple[bytes, bytes, int]]] = {}
             for one in records:
                 if one.offset < ends[part] and one.value is not None:
-                    kind, key = filed(one.value)
-                    sorted_out.setdefault(kind, []).append((key, one.value, one.timestamp))
-            for kind, some in sorted_out.items():
-                yield kind, Records.of(some)
+                    told, key = filed(one.value)
+                    some = sorted_out.setdefault(span.kind or told, [])
+                    some.append((key, one.value, one.timestamp))
+            for kind, each in sorted_out.items():
+                yield kind, Records.of(each)
 
 
 async def fill(

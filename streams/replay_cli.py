@@ -322,6 +322,7 @@ def _from_topics(
     from streams import backfill
     from streams.cli import settings_of_environment
     from streams.replay_log import Loader
+    from streams.topics import EVENT_TOPICS
 
     settings = settings_of_environment()
     spans = [
@@ -329,6 +330,7 @@ def _from_topics(
             topic,
             backfill.moment(since) if since else None,
             backfill.moment(until) if until else None,
+            next((kind for kind in EVENT_TOPICS if settings.topic(kind) == topic), None),
         )
         for topic in topics
     ]
@@ -567,7 +569,7 @@ def _print(found: Findings) -> None:
         table.add_column("identified")
         if campaign.truth:
             table.add_column("truth", justify="right")
-        for k, row in enumerate(campaign.depths):
+        for row in campaign.depths:
             if row.exposures:
                 cells = [
                     str(row.depth),
@@ -579,7 +581,7 @@ def _print(found: Findings) -> None:
                     "yes" if row.identified else "no",
                 ]
                 if campaign.truth:
-                    cells.append(f"{campaign.truth[k]:.3f}" if k < len(campaign.truth) else "")
+                    cells.append(f"{campaign.truth[row.depth - 1]:.3f}")
                 table.add_row(*cells, end_section=row.depth == 1)
         table.title = name_of(campaign.label)
         console.print(table)

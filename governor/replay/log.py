@@ -2,7 +2,8 @@
 
 However the log was cut into batches and in whatever order these came, `Log` is the same: events
 stand by time, exposures before engagements before controls of the same instant, then by the hash
-of their ids. That is the order in which a person met them, as far as the log can tell.
+of their ids, then by what they say. That is the order in which a person met them, as far as the
+log can tell.
 
 An event that names several ids has a *row* for each, one after the other, the user's first; most
 events have one row.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +156,10 @@ class Logbook:
         )
         self._events += len(number)
 
+    def _ties(self, columns: list[NDArray[Any]]) -> _Ties:
+        _, source, _, what, event, exposure, ad, _, _ = columns
+        return _Ties(what & 3, event, what, exposure, self.labels.ad_hash[ad], source)
+
     def closed(self) -> Log:
         """The log of all that was taken in; the logbook is empty afterwards."""
         table = self._people
@@ -167,13 +172,24 @@ class Logbook:
         parts, self._parts, self._events = self._parts, [], 0
         self._people = rows.empty()
         columns = _concatenated(parts)
-        order = _in_order(columns[2], columns[3], columns[4], columns[1])
+        order = _in_order(columns[2], self._ties(columns))
         if order is not None:
             columns = [column[order] for column in columns]
         del parts
         who, source, *others = columns
         renumbered = np.cumsum(np.diff(source, prepend=-1) != 0, dtype=np.int32) - np.int32(1)
         return Log(self.labels, text, start, size, who, renumbered, *others)
+
+
+class _Ties(NamedTuple):
+    """By what rows of one instant stand in order, the first that differs decides."""
+
+    kind: NDArray[np.int16]
+    event: NDArray[np.uint64]
+    what: NDArray[np.int16]
+    exposure: NDArray[np.uint64]
+    ad: NDArray[np.uint64]
+    source: NDArray[np.int32]
 
 
 _BY_ROW = ("who", "ts", "what", "event", "exposure", "ad", "zone", "consent")
@@ -190,62 +206,52 @@ def _concatenated(parts: Iterable[tuple[NDArray[Any], ...]]) -> list[NDArray[Any
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def _in_order(
-    ts: NDArray[Any],
-    what: NDArray[Any],
-    event: NDArray[Any],
-    source: NDArray[Any],
-) -> NDArray[np.int64] | None:
-    """The order of the rows by time, kind, event hash and source; None where they are in order."""
+def _in_order(ts: NDArray[Any], ties: _Ties) -> NDArray[np.int64] | None:
+    """The order of the rows by time, then by `_Ties`; None where they are in order."""
     if not len(ts):
         return None
     order = np.argsort(ts, kind="stable")
     sorted_ts = ts[order]
     begins = np.flatnonzero(np.diff(sorted_ts, prepend=sorted_ts[0] - 1))
     sizes = np.diff(begins, append=len(ts))
-    for begin, size in zip(
-        begins[sizes > MANY].tolist(), sizes[sizes > MANY].tolist(), strict=True
-    ):
+    many = sizes > MANY
+    for begin, size in zip(begins[many].tolist(), sizes[many].tolist(), strict=True):
         tied = order[begin : begin + size]
-        order[begin : begin + size] = tied[np.lexsort((source[tied], event[tied], what[tied] & 3))]
-    few = (sizes > 1) & (sizes <= MANY)
-    _sort_ties(order, begins[few], sizes[few], what, event, source)
+        keys = [column[tied] for column in reversed(ties)]
+        order[begin : begin + size] = tied[np.lexsort(keys)]
+    few = (sizes > 1) & ~many
+    _sort_ties(order, begins[few], sizes[few], ties)
     return None if bool((order[1:] > order[:-1]).all()) else order
 
 
 @compiled
 def _sort_ties(
-    order: NDArray[np.int64],
-    begins: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    what: NDArray[np.int16],
-    event: NDArray[np.uint64],
-    source: NDArray[np.int32],
+    order: NDArray[np.int64], begins: NDArray[np.int64], sizes: NDArray[np.int64], ties: _Ties
 ) -> None:
     """Sort each run of rows at one instant by insertion; rows of one event stay as they are."""
     for k in range(len(begins)):
         for i in range(begins[k] + 1, begins[k] + sizes[k]):
             one = order[i]
             at = i
-            while at > begins[k] and _before(one, order[at - 1], what, event, source):
+            while at > begins[k] and _before(one, order[at - 1], ties):
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = one
 
 
 @compiled
-def _before(
-    a: int,
-    b: int,
-    what: NDArray[np.int16],
-    event: NDArray[np.uint64],
-    source: NDArray[np.int32],
-) -> bool:
-    if what[a] & 3 != what[b] & 3:
-        return bool(what[a] & 3 < what[b] & 3)
-    if event[a] != event[b]:
-        return bool(event[a] < event[b])
-    return bool(source[a] < source[b])
+def _before(a: int, b: int, ties: _Ties) -> bool:
+    if ties.kind[a] != ties.kind[b]:
+        return bool(ties.kind[a] < ties.kind[b])
+    if ties.event[a] != ties.event[b]:
+        return bool(ties.event[a] < ties.event[b])
+    if ties.what[a] != ties.what[b]:
+        return bool(ties.what[a] < ties.what[b])
+    if ties.exposure[a] != ties.exposure[b]:
+        return bool(ties.exposure[a] < ties.exposure[b])
+    if ties.ad[a] != ties.ad[b]:
+        return bool(ties.ad[a] < ties.ad[b])
+    return bool(ties.source[a] < ties.source[b])
 
 
 @compiled

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -298,7 +298,7 @@ def _by_campaign(
 
 
 def campaigns_of(
-    seen: Observed, within: int, most: int, truth: Callable[[str], Sequence[float]] | None = None
+    seen: Observed, within: int, most: int
 ) -> tuple[list[CampaignFound], float, CurveSet | None]:
     """Curves of the campaigns with the most exposures, and of all together, as the log ends.
 
@@ -319,21 +319,28 @@ def campaigns_of(
     curves = frailty.fit(seen.exposures(chosen, now, within), None, now=now)
     count = np.bincount(seen.campaign[seen.campaign >= 0], minlength=len(seen.campaigns))
     top = np.argsort(-count, kind="stable")[:CAMPAIGNS]
-    labels = [ALL, *(f"campaign:{seen.campaigns[i]}" for i in top.tolist() if count[i])]
-    found = [
-        campaign_found(label, curves.curve(label), truth(label) if truth else ())
-        for label in labels
-    ]
+    answered = seen.engaged_at != NEVER
+    hits = np.bincount(seen.campaign[answered & (seen.campaign >= 0)], minlength=len(count))
+    found = [campaign_found(ALL, curves.curve(ALL), len(answered), int(answered.sum()))]
+    for i in top[count[top] > 0].tolist():
+        label = f"campaign:{seen.campaigns[i]}"
+        found.append(campaign_found(label, curves.curve(label), int(count[i]), int(hits[i])))
     return found, float(chosen.sum() / settled.sum()), curves
 
 
-def campaign_found(label: str, curve: Curve, truth: Sequence[float] = ()) -> CampaignFound:
-    """A curve as the report shows it."""
+def campaign_found(
+    label: str, curve: Curve, exposures: int, engagements: int, truth: Sequence[float] = ()
+) -> CampaignFound:
+    """A curve as the report shows it.
+
+    Args:
+        exposures, engagements: of the campaign, also those that the curve is not made of.
+    """
     wears = [w / 2 for w in range(49)]
     return CampaignFound(
         label=label,
-        exposures=sum(one.exposures for one in curve.depths),
-        engagements=sum(one.engagements for one in curve.depths),
+        exposures=exposures,
+        engagements=engagements,
         people=curve.people,
         coverage=curve.coverage,
         identified=curve.identified,

@@ -139,7 +139,7 @@ def _campaign(name: str, run: Run) -> CampaignFound:
     now = run.drawn.end
     curves = frailty.fit(run.exposures(), None, now=now)
     curve = curves.curve("campaign:C" if "campaign:C" in curves.curves else ALL)
-    return campaign_found(f"campaign:{name}", curve, truth_of(run))
+    return campaign_found(f"campaign:{name}", curve, run.shown, run.engagements, truth_of(run))
 
 
 def _people(name: str, policy: Policy, run: Run, limit: int = 3) -> Iterable[Watched]:
