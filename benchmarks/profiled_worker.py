@@ -23,7 +23,7 @@ from typing import Any
 
 from governor import rowcodec, taking
 from governor.ledger import Ledger
-from streams import outbox, pipeline, transport, worker
+from streams import outbox, pipeline, producer, transport, worker
 from streams.settings import load_settings
 
 __all__ = ["main"]
@@ -72,7 +72,7 @@ def clock_everything() -> None:
     _replace(taking, "take", functools.partial(clocked, "decide"))
     for name in ("ad_records", "settle", "sweep"):
         _replace(rowcodec, name, functools.partial(clocked, "changelog"))
-    _replace(outbox, "build", functools.partial(clocked, _sending.get))
+    _replace(producer, "build", functools.partial(clocked, _sending.get))
     _replace(outbox.Outbox, "_send", _marked)
     _replace(asyncio.events.Handle, "_run", _by_callback)
     _replace(selectors.DefaultSelector, "select", functools.partial(clocked, _waiting))
@@ -100,9 +100,10 @@ def _counted(apply: Callable[..., Any]) -> Callable[..., Any]:
 def _marked(send: Callable[..., Any]) -> Callable[..., Any]:
     """Framing rows is the changelog's, framing decisions and dead letters is producing."""
 
-    async def run(self: Any, topic: str, *rest: Any) -> Any:
-        _sending.set("changelog" if topic.endswith("ledger") else "produce")
-        return await send(self, topic, *rest)
+    async def run(self: Any, outgoing: Any) -> Any:
+        rows = any(tp.topic.endswith("ledger") for tp in outgoing)
+        _sending.set("changelog" if rows else "produce")
+        return await send(self, outgoing)
 
     return run
 
