@@ -22,6 +22,8 @@ EVENTS = {"impressions", "engagements", "controls"}
 FENCE = b""
 """The key under which an owner of a partition shuts the former one out."""
 TOPICS = EVENTS | {"repartition", "decisions", "ledger", "deadletters"}
+SINGLE = dict.fromkeys(("policy", "samples", "curves", "fatigue"), 1)
+"""Topics with one partition."""
 
 
 def held(deployment: Deployment, events: list[Event]) -> int:
@@ -79,7 +81,7 @@ def test_a_decision_that_has_run_out_is_withdrawn(deploy: Deploy) -> None:
 def test_missing_topics_are_created_alike(deploy: Deploy) -> None:
     deployment = deploy(partitions=3)
     deployment.worker()
-    assert deployment.partition_counts() == {**dict.fromkeys(TOPICS, 3), "policy": 1}
+    assert deployment.partition_counts() == dict.fromkeys(TOPICS, 3) | SINGLE
     for compacted in ("decisions", "ledger"):
         configuration = deployment.topic_configuration(compacted)
         assert configuration["cleanup.policy"] == "compact"
@@ -98,7 +100,7 @@ def test_existing_topics_of_one_count_are_used_and_the_rest_made_to_fit(deploy: 
     deployment.worker()
     deployment.send([event for event in events if event[0] != "impressions"])
     deployment.wait_until_committed()
-    assert deployment.partition_counts() == {**dict.fromkeys(TOPICS, 2), "policy": 1}
+    assert deployment.partition_counts() == dict.fromkeys(TOPICS, 2) | SINGLE
     deployment.assert_decides(events)
 
 
