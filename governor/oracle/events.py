@@ -152,7 +152,7 @@ def decode(
             event["event_id"],
             ticks(ts),
             impression_id,
-            json.dumps(content),
+            repr(content),
             labels,
             kind,
             kind_of_event,
@@ -197,6 +197,8 @@ def _text(event: Mapping[str, Any], name: str) -> str | None:
     value = event.get(name)
     if value is None:
         return None
+    if isinstance(value, str) and 4 * len(value) <= MAX_ID_BYTES and "\0" not in value:
+        return value
     _require(isinstance(value, str), "wrong_type", name)
     _require("\0" not in value, "nul_byte", name)
     _require(len(value.encode()) <= MAX_ID_BYTES, "id_too_long", name)

@@ -99,6 +99,9 @@ def label_of(per: Sequence[str], labels: Mapping[str, str]) -> str | None:
     """The label of these dimensions, if the labels have them all."""
     if per == ("user",):
         return "user"
+    if len(per) == 1:
+        value = labels.get(per[0])
+        return None if value is None else f"{per[0]}:{value}"
     if not all(dimension in labels for dimension in per):
         return None
     return " x ".join(f"{dimension}:{labels[dimension]}" for dimension in per)
@@ -106,7 +109,7 @@ def label_of(per: Sequence[str], labels: Mapping[str, str]) -> str | None:
 
 def matches(match: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -> bool:
     """Whether an ad with these labels is meant."""
-    return all(labels.get(dimension) in values for dimension, values in match.items())
+    return not match or all(labels.get(each) in values for each, values in match.items())
 
 
 def row_of(
@@ -308,6 +311,8 @@ class _Kept:
 
     def exposures(self, admitted: Iterable[Entry]) -> list[Entry]:
         recent = self._recent(admitted, "impression")
+        if len(recent) <= self.row_limit:
+            return recent
         wanted = set(recent[: self.row_limit])
         for rule in self._rules():
             if isinstance(rule, Cap | Spacing | Ignored | Fatigue):
@@ -322,6 +327,8 @@ class _Kept:
 
     def engagements(self, admitted: Iterable[Entry]) -> list[Entry]:
         recent = self._recent(admitted, "engagement")
+        if len(recent) <= self.row_limit:
+            return recent
         wanted = set(recent[: self.row_limit])
         wanted |= set([e for e in recent if e.type == "conversion"][:1])
         for rule in self._rules():

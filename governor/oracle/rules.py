@@ -133,13 +133,16 @@ def by_rule(rule: Rule, row: Row, policy: Policy, version: Version | None = None
 
 def during_lifecycle(rule: Rule, row: Row, policy: Policy, rests: Iterator[Rest]) -> Iterator[Rest]:
     """A rule for some states holds in them only, and ends with them."""
-    state, ends, then = lifecycle(row, policy)
     listed = rule.lifecycle
+    if not listed:
+        yield from rests
+        return
+    state, ends, then = lifecycle(row, policy)
     for rest in rests:
         until = rest.until
-        if listed and state not in listed:
+        if state not in listed:
             continue
-        if listed and until is not None and ends is not None and then not in listed:
+        if until is not None and ends is not None and then not in listed:
             until = min(until, ends)
             if until <= rest.start:
                 continue
@@ -169,11 +172,12 @@ def counting(
 ) -> dict[str, list[Entry]]:
     """By label, the exposures that a rule counts, newest first."""
     found: dict[str, list[Entry]] = defaultdict(list)
+    match = rule.match
     for e in row.shown:
         label = label_of(rule.per, e.labels)
         always = any(ad.priority == "always" for ad in items(e, policy))
         seen = rule.count == "rendered" or viewed(e, row)
-        if label and matches(rule.match, e.labels) and not always and seen:
+        if label and matches(match, e.labels) and not always and seen:
             found[label].append(e)
     return found
 
@@ -192,7 +196,7 @@ def viewed(exposure: Entry, row: Row) -> bool:
 
 def items(e: Entry, policy: Policy) -> list[Any]:
     """The items of ``ads`` that concern an exposure."""
-    return [ad for ad in policy.ads if matches(ad.match, e.labels)]
+    return [ad for ad in policy.ads if matches(ad.match, e.labels)] if policy.ads else []
 
 
 def sensitive(labels: Mapping[str, str], policy: Policy) -> bool:
