@@ -85,6 +85,12 @@ _LEAST: Final = 60.0
 
 _ALWAYS: Final = 0.3
 _FEW: Final = 0.03
+_SATURATED: Final = 0.12
+"""Where an average person would answer more than this, some would answer always."""
+
+_MOST_LEFT_OUT: Final = 0.5
+"""Share of exposures up to which such ones are left out; else that is what the label is like."""
+
 _GAIN: Final = 3.0
 """Log-likelihood that a recovery must gain over none."""
 
@@ -359,6 +365,10 @@ def _search(
     values = np.full(len(RECOVERIES), -np.inf)
     worn = _worn(label, 0)
     found = maximize(worn.courses, prior.mean, prior, _SEASON, _KNOT)
+    label = _unsaturated(label, found)
+    if label.courses.weight is not worn.courses.weight:
+        worn = _worn(label, 0)
+        found = maximize(worn.courses, found.parameters, prior, _SEASON, _KNOT)
     values[0] = found.value
     tried = {i: _glance(label, i, found.parameters, prior) for i in _TRIED}
     values[list(tried)] = [each.value for each in tried.values()]
@@ -373,6 +383,33 @@ def _search(
         found = maximize(worn.courses, tried[best].parameters, prior, _SEASON, _KNOT)
         return worn, RECOVERIES[best], found, values, label.person[odd]
     return worn, 0, found, values, label.person[odd]
+
+
+def _unsaturated(label: _Label, found: Estimate) -> _Label:
+    """The label without exposures of people so active that an average one would answer too many.
+
+    A probability does not rise beyond 1, so for them it is no product of factors any more. How
+    active somebody is is known before the exposure, so leaving them out selects no outcomes.
+    """
+    rate = _first_rates(label, found)
+    high = rate > _SATURATED
+    if not np.any(high) or high.mean() > _MOST_LEFT_OUT:
+        return label
+    courses = label.courses._replace(
+        weight=np.where(high, 0.0, label.courses.weight),
+        engaged=np.where(high, 0.0, label.courses.engaged),
+    )
+    return replace(label, courses=courses)
+
+
+def _first_rates(label: _Label, found: Estimate) -> NDArray[np.float64]:
+    """What each exposure would give on average if it were a first one."""
+    courses, parameters = label.courses, found.parameters
+    masses = np.exp(parameters[_MASS:] - parameters[_MASS:].max())
+    log = (1.0 - courses.blend) * parameters[courses.activity]
+    log += courses.blend * parameters[np.minimum(courses.activity + 1, _SEASON - 1)]
+    log += parameters[_SEASON + courses.season]
+    return np.asarray(np.exp(log) * (masses @ np.array(GRID)) / masses.sum())
 
 
 def _glance(label: _Label, which: int, begin: NDArray[np.float64], prior: Prior) -> Estimate:
@@ -463,7 +500,7 @@ def _describe(
     second = float(masses @ np.array(GRID) ** 2)
     return Curve(
         label=name,
-        base=_base(label, found, mean),
+        base=_base(label, found),
         edges=tuple(map(float, label.edges)),
         shape=mean**2 / max(second - mean**2, 1e-3),
         recovery=recovery,
@@ -480,16 +517,12 @@ def _describe(
     )
 
 
-def _base(label: _Label, found: Estimate, mean: float) -> tuple[float, ...]:
+def _base(label: _Label, found: Estimate) -> tuple[float, ...]:
     """What a first exposure gives on average, by the stratum that is known before it."""
     courses = label.courses
     if len(label.exposures) == 0:
         return (0.01,) * STRATA
-    parameters = found.parameters
-    low = courses.activity
-    log = (1.0 - courses.blend) * parameters[low]
-    log += courses.blend * parameters[np.minimum(low + 1, _SEASON - 1)]
-    gives = np.exp(log + parameters[_SEASON + courses.season]) * mean
+    gives = _first_rates(label, found)
     first = label.depth == 1
     whole = float(gives[first].mean()) if np.any(first) else float(gives.mean())
     own = np.repeat(label.strata, np.diff(courses.start))

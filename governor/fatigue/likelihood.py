@@ -56,7 +56,8 @@ class Courses(NamedTuple):
     Attributes:
         start: (courses + 1,) where each course begins; the last one's end.
         engaged: (exposures,) 1 for engaged, else 0.
-        weight: (exposures,) probability that an engagement would have been seen by now.
+        weight: (exposures,) probability that an engagement would have been seen by now; 0 where an
+            exposure is to tell nothing, and is not engaged.
         activity, season, knot: (exposures,) the lower knot of activity, the season, and the lower
             knot of wear.
         blend, part: (exposures,) how far activity and wear lie from the lower knot to the next, in
@@ -192,6 +193,9 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
         count = 0
         sums[:] = 0.0
         for j in range(begin, end):
+            e[j - begin] = 0.0
+            if courses.weight[j] == 0.0:
+                continue
             _columns(courses, j, first_season, first_knot, at, x)
             logarithm = 0.0
             for i in range(_PICKED):
@@ -257,6 +261,8 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
             for h in range(len(_GRID)):
                 information[first_mass + g, first_mass + h] += omega * posterior[g] * posterior[h]
         for j in range(begin, end):
+            if e[j - begin] == 0.0:
+                continue
             _columns(courses, j, first_season, first_knot, at, x)
             each, power = 0.0, omega
             for p in range(_ORDER):
