@@ -27,8 +27,8 @@ SECONDS_FASTER = 6
 """By how much limits in seconds are: of a minute's delay ten seconds are left, which a machine that
 others use needs by itself only once in a while."""
 SCRAPE = 2.0
-LEAST_FOR = 4 * SCRAPE
-"""A scrape or two may fail on such a machine."""
+LEAST_FOR = 6 * SCRAPE
+"""Some scrapes may fail on such a machine."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -259,8 +259,8 @@ def played(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         ready = "governor_ready == 1"
         wait_for(lambda: values(server.now(ready)), "ready worker that is scraped", READY_SECONDS)
         # A scrape in which nothing has been counted, so that rates miss nothing.
-        first = server.now("timestamp(governor_ready)")[0][1]
-        began = first - 0.1
+        first_scrape = server.now("timestamp(governor_ready)")[0][1]
+        began = first_scrape - 0.1
         size = -(-len(events) // CHUNKS)
         for first in range(0, len(events), size):
             deployment.send(events[first : first + size])
@@ -269,7 +269,8 @@ def played(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
         server.scraped_since(time.time())
         at = server.now("timestamp(governor_ready)")[0][1]
         pictured(server, began, "policy")
-        before, last = scraped(server, first), scraped(server, at)
+        # A moment later, as times of queries are rounded.
+        before, last = scraped(server, first_scrape + 0.01), scraped(server, at)
         yield Played(deployment, worker, server, began, events, at, before, last)
 
 

@@ -17,6 +17,6 @@ def test_only_times_differ() -> None:
             assert one.keys() == other.keys()
     by_name = {one.get("alert"): one for group in quick["groups"] for one in group["rules"]}
     assert "_seconds) > 10.0" in by_name["GovernorDecisionsLate"]["expr"]
-    assert by_name["GovernorNotProgressing"]["for"] == "8000ms"
+    assert by_name["GovernorNotProgressing"]["for"] == "12000ms"
     assert "[8000ms]" in by_name["GovernorRecoveryStuck"]["expr"]
     assert "[1440000ms]" in by_name["GovernorThrottledShareAbnormal"]["expr"]
