@@ -139,5 +139,5 @@ def _is_near_rule(
         before = rule[_THRESHOLD] - scratch.slot[slot, _WEIGHT]
         scratch.slot[slot, _WEIGHT] += ads.ad[ad, _AD_WEIGHT]
         after = rule[_THRESHOLD] - scratch.slot[slot, _WEIGHT]
-        near += (0 < after <= _ONE_EXPOSURE) - (0 < before <= _ONE_EXPOSURE)
+        near += int(0 < after <= _ONE_EXPOSURE) - int(0 < before <= _ONE_EXPOSURE)
     return near > 0
