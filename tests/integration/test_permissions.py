@@ -22,7 +22,7 @@ from kafka.admin import (
 
 from tests.integration.commands import governor
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Deployment, wait_for
+from tests.integration.deployment import Deployment
 from tests.integration.scenario import scenario
 from tests.integration.test_security import SecureCluster
 
@@ -132,7 +132,6 @@ def test_a_worker_governs_with_what_is_listed_and_nothing_else(guarded: Deployme
     guarded.send(events[150:])
     guarded.wait_until_committed()
     guarded.assert_decides(events)
-    wait_for(lambda: again.metrics()("governor_ready") == 1, "readiness")
     assert again.errors() == []
     assert again.stop() == 0
 
