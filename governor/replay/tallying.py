@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -316,9 +316,11 @@ def campaigns_of(
         settled, within = np.ones(len(seen.ts), np.bool_), 0
     # Of the last exposures only those would count that were answered already.
     chosen = sample(seen.person, most) & settled
-    curves = frailty.fit(seen.exposures(chosen, now, within), None, now=now)
     count = np.bincount(seen.campaign[seen.campaign >= 0], minlength=len(seen.campaigns))
     top = np.argsort(-count, kind="stable")[:CAMPAIGNS]
+    # To these, the others are what else people were shown; thousands would take hours to estimate.
+    few = replace(seen, campaign=np.where(np.isin(seen.campaign, top), seen.campaign, NEVER))
+    curves = frailty.fit(few.exposures(chosen, now, within), None, now=now)
     answered = seen.engaged_at != NEVER
     hits = np.bincount(seen.campaign[answered & (seen.campaign >= 0)], minlength=len(count))
     found = [campaign_found(ALL, curves.curve(ALL), len(answered), int(answered.sum()))]
