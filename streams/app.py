@@ -420,6 +420,8 @@ class Governor(faust.App):
             entries=sum(size["entries"] for size in sizes),
             rows=_added(one.rows for one in surveys),
             standby_users=sum(map(len, ledgers)) - sum(map(len, live.values())),
+            standby_entries=sum(one.entries for one in ledgers)
+            - sum(size["entries"] for size in sizes),
             ledger_bytes=sum(ledger.nbytes for ledger in ledgers),
             told_bytes=sum(told.nbytes for told in store.tolds.values()),
             ads=sum(size["ads"] for size in sizes),

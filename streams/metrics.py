@@ -78,6 +78,7 @@ class Snapshot:
     rows: Mapping[int, int] = field(default_factory=dict)
     """By what they have room for, in entries."""
     standby_users: int = 0
+    standby_entries: int = 0
     ledger_bytes: int = 0
     """Of all partitions, standbys included."""
     told_bytes: int = 0
@@ -528,6 +529,11 @@ def _memory(state: Snapshot) -> Iterator[Metric]:
     yield _gauge("ads", "Distinct label sets, summed over partitions.", state.ads)
     yield _gauge(
         "standby_users", "Ids in copies of other workers' partitions.", state.standby_users
+    )
+    yield _gauge(
+        "standby_exposures_held",
+        "Exposures, engagements and controls in copies of other workers' partitions.",
+        state.standby_entries,
     )
     rows = GaugeMetricFamily(
         "governor_rows", "Rows by size class: the entries that one has room for.", labels=["room"]
