@@ -88,6 +88,9 @@ _FEW: Final = 0.03
 _SATURATED: Final = 0.12
 """Where an average person would answer more than this, some would answer always."""
 
+_TOO_OFTEN: Final = 0.25
+"""Where most first exposures are answered more often than this, nothing is said about wear."""
+
 _MOST_LEFT_OUT: Final = 0.5
 """Share of exposures up to which such ones are left out; else that is what the label is like."""
 
@@ -490,8 +493,15 @@ def _describe(
     exposures: Exposures,
 ) -> Curve:
     engaged, _, after = _totals(label, found)
+    if _answered_too_often(label, found):
+        found = _flat(found)
+        rate = float(label.courses.engaged[label.depth == 1].mean())
+        base: tuple[float, ...] = (rate,) * STRATA
+        frequent = f"{rate:.0%} answer the first exposure: so often that factors do not multiply"
+    else:
+        base, frequent = _base(label, found), ""
     counts = label.courses.importance > 0
-    reason = _why_not(label, float(engaged[counts].sum()), float(after[counts].sum()))
+    reason = frequent or _why_not(label, float(engaged[counts].sum()), float(after[counts].sum()))
     level = found.parameters[_KNOT:_MASS]
     variance = np.diag(found.covariance)[_KNOT:_MASS]
     masses = np.exp(found.parameters[_MASS:])
@@ -500,7 +510,7 @@ def _describe(
     second = float(masses @ np.array(GRID) ** 2)
     return Curve(
         label=name,
-        base=_base(label, found),
+        base=base,
         edges=tuple(map(float, label.edges)),
         shape=mean**2 / max(second - mean**2, 1e-3),
         recovery=recovery,
@@ -515,6 +525,25 @@ def _describe(
         outliers=tuple(int(each) for each in outliers),
         depths=_lines(label, found, exposures, not reason),
     )
+
+
+def _answered_too_often(label: _Label, found: Estimate) -> bool:
+    """Whether most exposures are answered so often that the likelihood's fourth order is none."""
+    first = label.courses.engaged[label.depth == 1]
+    if len(first) == 0 or first.mean() <= _TOO_OFTEN:
+        return False
+    return bool(np.mean(_first_rates(label, found) > _TOO_OFTEN) > _MOST_LEFT_OUT)
+
+
+def _flat(found: Estimate) -> Estimate:
+    """The same without a word on wear: it may be anything."""
+    parameters, covariance = found.parameters.copy(), found.covariance.copy()
+    parameters[_KNOT:_MASS] = 0.0
+    covariance[_KNOT:_MASS] = covariance[:, _KNOT:_MASS] = 0.0
+    loose = np.arange(_KNOT + 1, _MASS)
+    covariance[loose, loose] = 1.0
+    parameters[_MASS:] = 0.0
+    return replace(found, parameters=parameters, covariance=covariance)
 
 
 def _base(label: _Label, found: Estimate) -> tuple[float, ...]:

@@ -92,6 +92,19 @@ def test_where_nothing_else_was_shown_nothing_is_claimed() -> None:
     assert "active" in found.reason
 
 
+def test_where_half_answer_nothing_is_claimed_and_the_rate_is_what_was_seen() -> None:
+    people, depth = np.repeat(np.arange(2000), 6), np.tile(np.arange(6), 2000)
+    answered = np.random.default_rng(1).random(12_000) < 0.5 * 0.7**depth
+    log = from_columns(
+        people, depth * DAY, campaign=np.zeros(12_000), engaged=answered, campaigns=("C1",)
+    )
+    curve = frailty.estimate(log, "campaign", 0, now=10 * DAY).curve
+    assert not curve.identified
+    assert "so often" in curve.reason
+    assert curve.base[0] == pytest.approx(answered[depth == 0].mean())
+    assert all(line.low <= 1 <= line.high for line in curve.depths)
+
+
 def test_programs_are_left_out_and_named() -> None:
     simulated = world("bots")
     found = set(curve_of(simulated).outliers)
