@@ -20,7 +20,7 @@ def pipeline() -> Dashboard:
     board = board.with_panel(_batches()).with_panel(_pending()).with_panel(_writes())
     board = board.with_row(Row("Recovery"))
     board = board.with_panel(_recovery()).with_panel(_recovered()).with_panel(_guards())
-    board = board.with_panel(_held()).with_panel(_reaches())
+    board = board.with_panel(_held()).with_panel(_entries()).with_panel(_reaches())
     board = board.with_row(Row("Memory"))
     board = board.with_panel(_memory()).with_panel(_rows()).with_panel(_overflow())
     board = board.with_row(Row("What is no event"))
@@ -157,7 +157,20 @@ def _held() -> Panel:
                 "live": f"sum(governor_users{{{J}}})",
                 "copies": f"sum(governor_standby_users{{{J}}})",
             },
-            width=16,
+        )
+    )
+
+
+def _entries() -> Panel:
+    return graph(
+        Look(
+            title="Entries in memory",
+            description="Exposures, engagements and controls that rows hold, in live partitions "
+            "and in copies of other workers'. Memory and the changelog grow with them.",
+            queries={
+                "live": f"sum(governor_exposures_held{{{J}}})",
+                "copies": f"sum(governor_standby_exposures_held{{{J}}})",
+            },
         )
     )
 

@@ -408,6 +408,8 @@ EXPECTED: dict[tuple[str, str, str], Expected] = {
     ("pipeline", "Rows to read", "read a second"): _number(0),
     ("pipeline", "People in memory", "live"): lambda world: {(): USERS(world)},
     ("pipeline", "People in memory", "copies"): _number(0),
+    ("pipeline", "Entries in memory", "live"): lambda world: {(): sum(world.held.values())},
+    ("pipeline", "Entries in memory", "copies"): _number(0),
     ("pipeline", "Workers that reach Kafka", "workers"): _number(1),
     ("pipeline", "Guards", "{{guard}}"): NOTHING,
     ("pipeline", "Memory", "ledgers"): lambda world: {(): world.scrape("governor_ledger_bytes")},
