@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from governor.partitioning import partition_of
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Worker, wait_for
-from tests.integration.scenario import scenario
+from tests.integration.deployment import Event, Worker, wait_for
+from tests.integration.scenario import SPAN, T0, scenario
 from tests.integration.test_planted import stopped
 from tests.integration.test_worker import held
 
@@ -21,7 +22,11 @@ def test_a_standby_takes_over_what_it_holds_without_reading_it_again(deploy: Dep
     one, two = deployment.two_workers()
     deployment.send(EVENTS[:1500])
     deployment.wait_until_committed()
-    total = held(deployment, EVENTS[:1500])
+    # Rows come in order: who holds the last of a partition has read all before it.
+    seen = EVENTS[:1500] + newcomers(4)
+    deployment.send(seen[1500:])
+    deployment.wait_until_committed()
+    total = held(deployment, seen)
     wait_for(lambda: held_by(two) == total, "rows of both halves")
     before = two.metrics()("governor_changelog_read_records_total")
     one.kill()
@@ -31,9 +36,28 @@ def test_a_standby_takes_over_what_it_holds_without_reading_it_again(deploy: Dep
     assert two.metrics()("governor_exposures_held") == total
     deployment.send(EVENTS[1500:])
     deployment.wait_until_committed()
-    deployment.assert_decides(EVENTS)
-    assert two.metrics()("governor_exposures_held") == held(deployment, EVENTS)
+    everything = seen + EVENTS[1500:]
+    deployment.assert_decides(everything)
+    assert two.metrics()("governor_exposures_held") == held(deployment, everything)
     assert two.stop() == 0
+
+
+def newcomers(partitions: int) -> list[Event]:
+    """One exposure in each partition, of a person who has no other."""
+    people = {partition_of(f"newcomer {n}".encode(), partitions): n for n in range(100)}
+    assert len(people) == partitions
+    return [
+        (
+            "impressions",
+            {
+                "event_id": f"newcomer-{n}",
+                "user_id": f"newcomer {n}",
+                "campaign_id": "C0",
+                "ts": T0 + SPAN,
+            },
+        )
+        for n in people.values()
+    ]
 
 
 def held_by(worker: Worker) -> float:
