@@ -85,7 +85,7 @@ class Worker:
     def start(self, *, wait: bool = True) -> float:
         """Start the worker; return how many seconds it took until its rows were there.
 
-        Without ``wait`` it returns as soon as there are metrics.
+        Without ``wait`` it returns before the worker has joined the group.
         """
         began = time.perf_counter()
         with self._log.open("wb") as output:
@@ -94,7 +94,7 @@ class Worker:
                 env={**os.environ, **self.environment},
                 stderr=output,
             )
-        awaited = "ready" if wait else "serving"
+        awaited = "ready" if wait else "compiled"
         self.until(lambda: bool(said(self._log.read_text(), awaited)), "the worker is not there")
         seconds = time.perf_counter() - began
         self._metrics_url = said(self._log.read_text(), "serving")[-1]["metrics"]

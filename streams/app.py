@@ -236,10 +236,15 @@ class Governor(faust.App):
         return [self.observer, *mine, *super().on_init_dependencies(), *after]
 
     async def on_first_start(self) -> None:
-        """Wait for Kafka, see to the topics, compile meanwhile: all before joining the group."""
+        """Wait for Kafka, see to the topics, compile meanwhile: all before joining the group.
+
+        Whoever asks meanwhile is answered: a worker that waits for Kafka is alive.
+        """
+        await self.server.maybe_start()
         warming = asyncio.ensure_future(asyncio.to_thread(self._warm_up))
         try:
-            await topics.until_reachable(self.settings)
+            await topics.until_reachable(self.settings, self.health.away)
+            self.health.away("")
             partitions = await topics.ensure(self.settings)
             self.conf.topic_partitions = partitions
             await self._survey(partitions)

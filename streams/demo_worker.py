@@ -90,9 +90,9 @@ class Worker:
 
     @property
     def address(self) -> str | None:
-        """Where its metrics are, once it serves them."""
-        serving = said(self.log.read_text(), "serving")
-        return serving[-1]["metrics"] if serving else None
+        """Where its metrics are, once it has its topics and is compiled."""
+        log = self.log.read_text()
+        return said(log, "serving")[-1]["metrics"] if said(log, "compiled") else None
 
 
 @dataclass(frozen=True)

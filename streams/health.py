@@ -59,9 +59,10 @@ class Phase:
         """Why it is not ready; empty when it is."""
         if self.name == "recovering":
             return f"{self.remaining} changelog records to read"
-        return {"starting": "not started yet", "joining": "the group gives out partitions"}.get(
-            self.name, ""
-        )
+        return {
+            "starting": "starting: it looks at its topics and compiles",
+            "joining": "the group gives out partitions",
+        }.get(self.name, "")
 
 
 @dataclass
@@ -81,6 +82,10 @@ class Health:
     """Why Kafka does not answer; empty when it does."""
     paused: dict[str, str] = field(default_factory=dict)
     """Topics that are not read for the time being, and why."""
+
+    def away(self, reason: str) -> None:
+        """Kafka does not answer, for this reason; with an empty one it does."""
+        self.unreachable = reason
 
     @property
     def alive(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,10 +133,16 @@ def connection(settings: Settings) -> dict[str, Any]:
     return options
 
 
-async def until_reachable(settings: Settings) -> None:
-    """Return when Kafka answers; until then say so, a line a try, less and less often."""
+async def until_reachable(settings: Settings, away: Callable[[str], None] = lambda _: None) -> None:
+    """Return when Kafka answers; until then say so, a line a try, less and less often.
+
+    Args:
+        settings: where it should be.
+        away: is told why it does not answer, each time.
+    """
     pause = 1.0
     while (reason := await _refusal(settings)) is not None:
+        away(reason)
         log.warning(
             "no Kafka answers at %s (GOVERNOR_BROKER): %s: trying again in %.0f s",
             settings.broker,

@@ -129,7 +129,7 @@ class Watch(Service):
             return
         if self._health.unreachable:
             log.info("Kafka answers again after %.0f s", self._steady() - self._away_since)
-            self._health.unreachable = ""
+            self._health.away("")
         changed(self._settings, before, now)
 
     async def _ask(self, before: Mapping[str, Topic]) -> Mapping[str, Topic]:
@@ -162,7 +162,7 @@ class Watch(Service):
                 self._settings.broker,
                 reason,
             )
-        self._health.unreachable = reason
+        self._health.away(reason)
 
     def _look_at_leaders(self, now: Mapping[str, Topic]) -> None:
         leaders = {name: topic.leaders for name, topic in now.items()}

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,6 +68,13 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
             pytest.fail(f"no {what} after {seconds:.0f} s")
         time.sleep(0.05)
     return answer
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def run(work: Coroutine[Any, Any, T], seconds: float = 120.0) -> T:
@@ -506,8 +514,8 @@ class Worker:
         wait_for(lambda: any(text in self.log() for text in texts), " or ".join(texts))
 
     def wait_until_ready(self) -> None:
-        """Wait until it serves its metrics, which is before it has joined the group."""
-        self.wait_for_log('"serving"')
+        """Wait until it has seen to the topics and compiled, which is before it joins the group."""
+        self.wait_for_log('"compiled"')
         self.metrics()
 
     @property

@@ -12,7 +12,7 @@ import pytest
 
 from streams.broker import Cluster
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Worker, wait_for
+from tests.integration.deployment import READY_SECONDS, Worker, free_port, wait_for
 from tests.integration.scenario import scenario
 
 
@@ -54,6 +54,24 @@ def test_a_consumer_that_falls_silent_is_found(deploy: Deploy) -> None:
     assert metrics("governor_guard_total", guard="stalled") == 1
     assert metrics("governor_stalled_seconds") > 2
     worker.kill()
+
+
+def test_a_worker_that_waits_for_kafka_is_alive_and_says_so(deploy: Deploy, tmp_path: Path) -> None:
+    """What keeps workers running must not restart one because Kafka is not up yet."""
+    port = free_port()
+    worker = deploy(f"127.0.0.1:{port}").worker(wait=False)
+    worker.wait_for_log("trying again in")
+    assert asked(worker, "/healthz") == (200, {"status": "ok"})
+    status, body = asked(worker, "/readyz")
+    assert (status, body["status"]) == (503, "not ready")
+    assert "Kafka does not answer" in body["why"]
+    metrics = worker.metrics()
+    assert metrics("governor_ready") == 0
+    assert metrics("governor_broker_reachable") == 0
+    with Cluster(data_dir=tmp_path / "kafka", port=port):
+        wait_for(lambda: asked(worker, "/readyz")[0] == 200, "readiness", READY_SECONDS)
+        assert worker.metrics()("governor_broker_reachable") == 1
+        assert worker.stop() == 0
 
 
 @pytest.mark.slow

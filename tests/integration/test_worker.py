@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from streams.broker import Cluster
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Deployment, Event, Worker, wait_for
+from tests.integration.deployment import Deployment, Event, Worker, free_port, wait_for
 from tests.integration.scenario import T0, scenario
 from tests.oracle import SECOND, Rule
 
@@ -193,7 +192,7 @@ def test_an_absent_broker_is_one_line_a_try(deploy: Deploy) -> None:
     with Cluster(port=port) as cluster:
         assert cluster.bootstrap == deployment.bootstrap
         worker.wait_until_ready()
-        lines = [line for line in worker.log().splitlines() if "streams.app" not in line]
+        lines = [line for line in worker.log().splitlines() if '"streams.topics"' in line]
         lines = lines[: next(n for n, line in enumerate(lines) if "created topics" in line)]
         told = [json.loads(line)["event"] for line in lines]
         pauses = [line.rsplit("trying again in ", 1)[-1] for line in told]
@@ -369,9 +368,3 @@ def impression(user: str, event_id: str, ts: float, campaign: str = "C1") -> Eve
 
 def wait_until_applied(worker: Worker, count: int) -> None:
     wait_for(lambda: worker.metrics().total("governor_events_total") > count, f"{count} events")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -38,7 +38,7 @@ def test_what_the_pages_say() -> None:
     phase = Phase("starting")
     health = Health(lambda: phase, patience=60)
     assert health.health() == (True, {"status": "ok"})
-    assert health.readiness()[1]["why"] == "not started yet"
+    assert health.readiness()[1]["why"] == "starting: it looks at its topics and compiles"
     phase = Phase("recovering", remaining=7)
     well, body = health.readiness()
     assert (well, body["why"]) == (False, "7 changelog records to read")
