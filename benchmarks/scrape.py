@@ -16,7 +16,7 @@ import urllib.request
 
 from benchmarks.population import Population
 from governor.told import Told
-from streams.app import Governor, create
+from streams.app import Governor, create, spare_collector
 from streams.metrics import DEPTHS, Wear
 from streams.settings import load_settings
 from streams.web import Web
@@ -71,6 +71,8 @@ async def _run(users: int) -> dict[str, float]:
     app = create(load_settings({"GOVERNOR_METRICS_HOST": "127.0.0.1"}))
     web = Web("127.0.0.1", 0, app.metrics, app.health)
     await web.start()
+    app._warm_up()  # noqa: SLF001 - as a worker does before it is ready
+    spare_collector()
     try:
         nobody, _ = await _scrapes(web.address)
         await asyncio.to_thread(_populate, app, users)
