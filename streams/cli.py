@@ -321,8 +321,10 @@ def demo(keep: bool, svg: Path | None) -> None:
 @main.command(epilog=_STATUSES)
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=200, show_default=True,
               help="Occasions to show an ad, a second.")  # fmt: skip
-@click.option("--users", type=click.IntRange(1), default=20_000, show_default=True)
-@click.option("--campaigns", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--users", type=click.IntRange(1), default=20_000, show_default=True,
+              help="How many people there are.")  # fmt: skip
+@click.option("--campaigns", type=click.IntRange(1), default=50, show_default=True,
+              help="Campaigns; three of them follow each person.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0), help="Stop after so long; without it, never.")
 @click.option("--defy", type=click.FloatRange(0, 1), default=0, show_default=True,
               help="Share of refused occasions that are used all the same.")  # fmt: skip
@@ -371,6 +373,8 @@ def settings_of_environment() -> "Settings":
 
 for command in (show, push, diff, rollback, resume):
     policy.add_command(command)
+for command in (show, push, diff, rollback, resume, release, access, erase, backfill):
+    command.epilog = _STATUSES
 main.add_command(deadletters)
 policy.add_command(release)
 for command in (release, access, erase, backfill, replay, simulate):

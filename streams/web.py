@@ -7,6 +7,7 @@ its partitions; both say why, as JSON.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,16 @@ class Web(Service):
         app.router.add_get("/readyz", self._ready)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            where = f"{self._host}:{self._port} (GOVERNOR_METRICS_HOST, GOVERNOR_METRICS_PORT)"
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(
+                error.errno,
+                f"metrics cannot be served at {where}: {why}. Choose another address or port, or "
+                "port 0 for any that is free",
+            ) from error
         log.info("serving", extra={"metrics": f"{self.address}/metrics"})
 
     async def on_stop(self) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from importlib.metadata import version
 from typing import NoReturn
 
 from streams import logs
@@ -33,6 +34,17 @@ async def _main(app: Governor) -> NoReturn:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    settings = app.settings
+    log.info(
+        "starting",
+        extra={
+            "version": version("retargeting-governor"),
+            "broker": settings.broker,
+            "group": settings.group,
+            "topics": f"{settings.topic_prefix}*",
+            "policy": app.policy.version,
+        },
+    )
     app.finalize()
     running = asyncio.ensure_future(app.start())
     signalled = asyncio.ensure_future(asked.wait())

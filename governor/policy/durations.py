@@ -43,7 +43,7 @@ def duration(value: object) -> int:
         likely = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|[smhdw])[a-z]*", text.lower())
         example = "".join(likely.groups()) if likely else "60s, 12h or 1d"
         raise ValueError(
-            f"{said} is not a duration: write a number and one unit (s, m, h, d or w) "
+            f"{said} is not a duration: write a number and one unit (ms, s, m, h, d or w) "
             f"without a space, such as {example}"
         )
     whole, fraction, unit = match[1], match[2] or "", match[3]
