@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards pictures lock \
+.PHONY: setup demo compiled test test-all fuzz check settings-table metrics-table dashboards runbooks pictures lock \
   kafka-list rehearse bench bench-throughput bench-peers bench-compare bench-scrape chaos soak bench-recovery bench-flush \
   bench-fatigue docs-plots
 
@@ -66,6 +66,13 @@ pictures: compiled ## Draw the dashboards from what a real Prometheus answers wh
 	@PICTURES=docs/dashboards $(BIN)/python -m pytest tests/integration/test_prometheus.py
 
 dashboards: setup ## Write deploy/grafana/dashboards
+	@$(BIN)/python -m deploy.dashboards
+
+runbooks: setup ## Have dashboards and alerts link to runbooks AT=https://...
+	@[[ "$(AT)" == *[!/] ]] || { echo "runbooks: say where docs/runbooks is served, without a slash at the end: \
+	  make runbooks AT=https://git.example/governor/docs/runbooks"; exit 1; }
+	@sed -i 's|^RUNBOOKS = .*|RUNBOOKS = "$(AT)"|' deploy/dashboards/panels.py
+	@sed -i 's|runbook_url: .*/|runbook_url: $(AT)/|' deploy/prometheus/rules.yaml deploy/prometheus/rules_test.yaml
 	@$(BIN)/python -m deploy.dashboards
 
 metrics-table: setup ## Write docs/metrics.md

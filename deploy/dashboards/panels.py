@@ -20,8 +20,11 @@ Panel = Builder[model.Panel]
 
 P = TypeVar("P", stat.Panel, timeseries.Panel, bargauge.Panel)
 
-RUNBOOKS = "https://retargeting-governor.example/docs/runbooks"
-"""Where docs/runbooks is served; the dashboards have it as the variable `runbooks`."""
+RUNBOOKS = "/public/runbooks"
+"""Where docs/runbooks is served; the dashboards have it as the variable `runbooks`.
+
+In deploy/compose.yaml Grafana itself serves it; `make runbooks AT=...` puts another address here.
+"""
 
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
