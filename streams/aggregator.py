@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ class Aggregator(Service):
         records = await self._watch(exposures, version, held, until)
         records += held.published(version, time.time())
         await self._publish(records, held)
-        self._show(version, held)
+        self._show(version, held, float(exposures.measurable.mean()))
         self._count(exposures, samples, until)
         await self._adapt(samples, held)
         told = {"version": version.name, "people": len(samples), "exposures": len(exposures)}
@@ -200,14 +201,16 @@ class Aggregator(Service):
     def _part(self, name: str) -> TopicPartition:
         return TopicPartition(self._settings.topic(name), 0)
 
-    def _show(self, version: Version, held: Held) -> None:
+    def _show(self, version: Version, held: Held, coverage: float) -> None:
+        """Show the curves, and the ``coverage`` of all exposures, whether they have one or not."""
         curves = version.curves
         campaigns = {
             label.removeprefix("campaign:"): _wear(curve, held.detectors.get(label))
             for label, curve in curves.curves.items()
             if label.startswith("campaign:")
         }
-        self._metrics.fatigue.curves(_wear(curves.curves[ALL], None), campaigns)
+        together = replace(_wear(curves.curves[ALL], None), coverage=coverage)
+        self._metrics.fatigue.curves(together, campaigns)
 
     def _count(self, exposures: Exposures, samples: Samples, until: int) -> None:
         """Count the observed exposures that have been settled since the last round, by arm."""
