@@ -8,8 +8,9 @@ known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import iab_tcf
@@ -29,6 +30,9 @@ _TCF_EU: Final = 2
 
 _FIXED_BITS: Final = 230
 """Of a TC string, up to whether vendors are listed by ranges."""
+
+_MOST_VENDOR_BITS: Final = 17
+"""The highest vendor id, and whether vendors are listed by ranges."""
 
 _GPP_HEADER: Final = 3
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -73,34 +77,65 @@ def decode(said: object, policy: Consent) -> bool | None:
 def _granted_in_tcf(text: str, purposes: tuple[int, ...], vendor: int | None) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
         raise BadConsentError("consent.tcf is not a TC string: it is not base64url")
+    # Of the other segments nothing is asked, and the library takes seconds for one made to hurt.
+    core = text.partition(".")[0]
     try:
-        consent = iab_tcf.decode_v2(text)
+        consent = iab_tcf.decode_v2(core)
     except (ArithmeticError, LookupError, OSError, ValueError) as error:
         raise BadConsentError(f"consent.tcf is not a TC string of version 2: {error}") from None
     if consent.version != 2:
         raise BadConsentError(f"consent.tcf is of version {consent.version}: send version 2")
     # What the library reads beyond the end are ones, which would be consent to everything.
-    if 6 * len(text.partition(".")[0]) < _bits_up_to_vendors(consent):
+    if 6 * len(core) // 8 * 8 < _bits(consent):
         raise BadConsentError("consent.tcf is cut off")
     granted = all(consent.is_purpose_allowed(purpose) for purpose in purposes)
-    return granted and (vendor is None or bool(consent.is_vendor_allowed(vendor)))
+    if vendor is None or not granted:
+        return granted
+    return bool(consent.is_vendor_allowed(vendor)) and not _restricted(consent, purposes, vendor)
 
 
-def _bits_up_to_vendors(consent: iab_tcf.ConsentV2) -> int:
-    """How long the core segment is at least: fixed fields, then the vendors consented to."""
-    if not consent.is_consent_range_encoding:
-        return _FIXED_BITS + int(consent.max_consent_vendor_id)
-    ranges = consent.consented_vendors_range
-    return _FIXED_BITS + 12 + sum(17 if first == last else 33 for first, last in ranges)
+def _restricted(consent: iab_tcf.ConsentV2, purposes: tuple[int, ...], vendor: int) -> bool:
+    """Whether the publisher lets the vendor not rely on consent for one of the purposes.
+
+    Of its restrictions, "purpose flatly not allowed" and "require legitimate interest".
+    """
+    return any(
+        (each.is_not_allowed() or each.is_legitimate_interest_required())
+        and each.purpose_id in purposes
+        and each.is_in_range(vendor)
+        for each in consent.pub_restriction_entries
+    )
+
+
+def _bits(consent: iab_tcf.ConsentV2) -> int:
+    """How long the core segment is at least, by what is read of it."""
+    bits = _FIXED_BITS
+    if consent.is_consent_range_encoding:
+        bits += _range_bits(consent.consented_vendors_range)
+    else:
+        bits += int(consent.max_consent_vendor_id)
+    bits += _MOST_VENDOR_BITS
+    if consent.is_interests_range_encoding:
+        bits += _range_bits(consent.interests_vendors_range)
+    else:
+        bits += int(consent.max_interests_vendor_id)
+    restrictions = consent.pub_restriction_entries
+    return bits + 12 + sum(8 + _range_bits(each.restrictions_range) for each in restrictions)
+
+
+def _range_bits(ranges: Sequence[tuple[int, int]]) -> int:
+    """How long a list of ids and ranges of ids is, with its count."""
+    return 12 + sum(17 if first == last else 33 for first, last in ranges)
 
 
 @lru_cache(maxsize=65_536)
 def _granted_in_gpp(text: str, purposes: tuple[int, ...], vendor: int | None) -> bool | None:
     header, *sections = text.split("~")
-    ids = list(_section_ids(header))
+    ids = list(islice(_section_ids(header), len(sections) + 1))
     if len(ids) != len(sections):
+        than = "fewer" if len(ids) < len(sections) else "more"
         raise BadConsentError(
-            f"consent.gpp names {len(ids)} sections in its header and has {len(sections)}"
+            f"consent.gpp names {than} sections in its header than the {len(sections)} that it has"
         )
     of_id = dict(zip(ids, sections, strict=True))
     if _TCF_EU not in of_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import pytest
@@ -15,9 +16,17 @@ OURS = Consent(vendor=755)
 
 
 def tc_string(
-    purposes: set[int], vendors: set[int] | None = None, *, ranges: bool = False, version: int = 2
+    purposes: set[int],
+    vendors: set[int] | None = None,
+    *,
+    ranges: bool = False,
+    version: int = 2,
+    restrictions: Sequence[tuple[int, int, int, int]] = (),
 ) -> str:
-    """A TC string with these purposes consented to, and these vendors."""
+    """A TC string with these purposes consented to, and these vendors.
+
+    ``restrictions`` are the publisher's: purpose, type, and the first and last vendor concerned.
+    """
     vendors = vendors or set()
     bits = f"{version:06b}" + "0" * 36 * 2 + "0" * 12 * 2 + "0" * 6 + "0" * 12 + "0" * 12
     bits += f"{4:06b}" + "0" * 2 + "0" * 12
@@ -29,7 +38,9 @@ def tc_string(
         bits += f"{len(vendors):012b}" + "".join(f"0{vendor:016b}" for vendor in sorted(vendors))
     else:
         bits += "".join("01"[vendor in vendors] for vendor in range(1, most + 1))
-    bits += f"{0:016b}0" + f"{0:012b}"
+    bits += f"{0:016b}0" + f"{len(restrictions):012b}"
+    for purpose, kind, first, last in restrictions:
+        bits += f"{purpose:06b}{kind:02b}{1:012b}1{first:016b}{last:016b}"
     bits += "0" * (-len(bits) % 24)
     return "".join(ALPHABET[int(bits[at : at + 6], 2)] for at in range(0, len(bits), 6))
 
@@ -46,6 +57,7 @@ def tc_string(
         ({"tcf": tc_string({1, 3})}, False),
         ({"tcf": tc_string(set())}, False),
         ({"tcf": tc_string({1, 3, 4}) + ".YAAAAAAAAAA"}, True),
+        ({"tcf": tc_string({1, 3, 4}) + ".A"}, True),  # only the core segment is read
         ({"gpp": "DBABMA~" + tc_string({1, 3, 4})}, True),
         ({"gpp": "DBABMA~" + tc_string({1, 4})}, False),
         ({"gpp": "DBACNYA~" + tc_string({1, 3, 4}) + "~1YNN"}, True),
@@ -61,6 +73,36 @@ def test_our_vendor_must_be_among_those_consented_to(ranges: bool) -> None:
     assert decode({"tcf": tc_string({1, 3, 4}, {2, 755}, ranges=ranges)}, OURS) is True
     assert decode({"tcf": tc_string({1, 3, 4}, {2, 756}, ranges=ranges)}, OURS) is False
     assert decode({"tcf": tc_string({1, 3}, {755}, ranges=ranges)}, OURS) is False
+
+
+NOT_ALLOWED, CONSENT_ONLY, INTEREST_ONLY = 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("restriction", "granted"),
+    [
+        ((3, NOT_ALLOWED, 755, 755), False),
+        ((3, NOT_ALLOWED, 700, 800), False),
+        ((3, INTEREST_ONLY, 755, 755), False),
+        ((3, CONSENT_ONLY, 755, 755), True),
+        ((3, NOT_ALLOWED, 700, 754), True),
+        ((2, NOT_ALLOWED, 755, 755), True),
+    ],
+)
+def test_what_the_publisher_does_not_let_our_vendor_do_is_not_granted(
+    restriction: tuple[int, int, int, int], granted: bool
+) -> None:
+    others = [(4, NOT_ALLOWED, 1, 2), (9, INTEREST_ONLY, 755, 755)]
+    said = {"tcf": tc_string({1, 3, 4}, {2, 755}, restrictions=[*others, restriction])}
+    assert decode(said, OURS) is granted
+    assert decode(said, ANY) is True
+
+
+def test_restrictions_that_are_cut_off_are_not_overlooked() -> None:
+    whole = tc_string({1, 3, 4}, {755}, restrictions=[(3, NOT_ALLOWED, 700, 800)] * 4)
+    for length in range(len(whole) - 4 * 9, len(whole) - 4):
+        with pytest.raises(BadConsentError):
+            decode({"tcf": whole[:length]}, OURS)
 
 
 def test_purposes_are_the_policys() -> None:
@@ -84,7 +126,8 @@ def test_purposes_are_the_policys() -> None:
         ({"tcf": tc_string({1}, version=1)}, "version 1: send version 2"),
         ({"gpp": "hello~x"}, "another type"),
         ({"gpp": "~"}, "not base64url"),
-        ({"gpp": "DBABMA"}, "1 sections in its header and has 0"),
+        ({"gpp": "DBABMA"}, "more sections in its header than the 0 that it has"),
+        ({"gpp": "DBABMA~x~y"}, "fewer sections in its header than the 2 that it has"),
         ({"gpp": "DBAB~x"}, "cut off"),
     ],
 )
