@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any, Final
 
 from governor.policy.durations import DAY, written
@@ -28,8 +28,36 @@ __all__ = ["Checked"]
 _INSIDE: Final = {"day": {"day", "week", "month"}, "week": {"week"}, "month": {"month"}}
 """Which calendar periods hold every one of a kind whole."""
 
-_SHORTEST: Final = {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}
-"""What a calendar period is taken for in warnings."""
+_HOUR: Final = DAY // 24
+_SHORTEST: Final = {"day": DAY - _HOUR, "week": 7 * DAY - _HOUR, "month": 28 * DAY - _HOUR}
+_LONGEST: Final = {"day": DAY + _HOUR, "week": 7 * DAY + _HOUR, "month": 31 * DAY + _HOUR}
+"""What a calendar period is taken for in warnings: clocks are set by an hour."""
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """By what ads change caps and spacings, in hundredths."""
+
+    lightest: int
+    heaviest: int
+    """The least and the most that one exposure weighs."""
+    longest: int
+    """By how much a spacing is longer at most."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every exposure weighs the same."""
+        return self.lightest == self.heaviest == 100
+
+    @classmethod
+    def of(cls, policy: Policy) -> _Factors:
+        longest = policy.sensitive.multiplier if policy.sensitive else 100
+        weights = [ad.weight for ad in policy.ads]
+        return cls(
+            multiplied(each for each in weights if each < 100),
+            multiplied([longest, *(each for each in weights if each > 100)]),
+            longest,
+        )
 
 
 @dataclass
@@ -62,22 +90,31 @@ class Checked:
         pointless: set[int] = set()
         for one, other in combinations(rules, 2):
             for (i, strict), (j, lax) in ((one, other), (other, one)):
-                if not pointless.isdisjoint({i, j}):
-                    continue
-                line, late = (line_of(self.lines, ("rules", each)) for each in (i, j))
-                if strict.scope == lax.scope and _implies(strict, lax):
+                same = strict.scope == lax.scope and _counted(strict) == _counted(lax)
+                if pointless.isdisjoint({i, j}) and same and _implies(strict, lax):
                     pointless.add(j)
+                    line, late = (line_of(self.lines, ("rules", each)) for each in (i, j))
                     message = (
                         f"{lax.name} can never be the first to fire: {strict.name} on line {line} "
                         f"allows no more per {' x '.join(lax.per)} in at least the same time: "
                         "remove one of them"
                     )
                     self.mistakes.append(Mistake(late, message))
-                elif idle := _idle(strict, lax, line):
-                    self.warnings.append(Mistake(late, idle))
+
+    def _idle_rules(self, policy: Policy) -> None:
+        """Rules that others leave nothing to do, as long as those are obeyed."""
+        factors = _Factors.of(policy)
+        idle: set[int] = set()
+        for (i, strict), (j, lax) in permutations(enumerate(policy.rules), 2):
+            line, late = (line_of(self.lines, ("rules", each)) for each in (i, j))
+            why = _idle(strict, lax, line, factors) if idle.isdisjoint({i, j}) else None
+            if why is not None:
+                idle.add(j)
+                self.warnings.append(Mistake(late, f"{lax.name} will not fire {why}"))
 
     def whole(self, policy: Policy) -> None:
         """What rules need of the policy's other parts, and of what rows keep."""
+        self._idle_rules(policy)
         for i, rule in enumerate(policy.rules):
             for key, message in _beyond(rule, policy, self.bounds):
                 self.mistakes.append(Mistake(line_of(self.lines, ("rules", i, key)), message))
@@ -136,46 +173,57 @@ class Checked:
             self.mistakes.append(Mistake(line, message))
 
 
+def _counted(rule: Scoped) -> str:
+    """Which exposures a rule counts."""
+    return rule.count if isinstance(rule, Cap | Spacing | Ignored | Fatigue) else ""
+
+
 def _implies(strict: Scoped, lax: Scoped) -> bool:
-    """Whether ``strict`` is in force whenever ``lax`` is; they have the same scope."""
+    """Whether ``strict`` is in force whenever ``lax`` is, obeyed or not; they are of one scope and
+    count the same."""
     if isinstance(strict, Cap) and isinstance(lax, Cap):
-        if strict.count != lax.count or strict.limit > lax.limit:
+        if strict.limit > lax.limit:
             return False
         if strict.calendar and lax.calendar:
             return strict.calendar in _INSIDE[lax.calendar]
         return bool(strict.rolling and lax.rolling and strict.rolling >= lax.rolling)
     if isinstance(strict, Spacing) and isinstance(lax, Spacing):
-        return strict.count == lax.count and strict.window >= lax.window
+        return strict.window >= lax.window
     if isinstance(strict, Reaction) and isinstance(lax, Reaction):
         return strict.type == lax.type and strict.rest >= lax.rest
     if isinstance(strict, Ignored) and isinstance(lax, Ignored):
-        same = (strict.reaction, strict.count) == (lax.reaction, lax.count)
-        return same and strict.rest >= lax.rest
+        return (strict.reaction, strict.rest) == (lax.reaction, lax.rest)
     if isinstance(strict, Fatigue) and isinstance(lax, Fatigue):
-        same = (strict.count, strict.full) == (lax.count, lax.full)
-        return same and strict.floor >= lax.floor and strict.probability <= lax.probability
+        same = (strict.floor, strict.full) == (lax.floor, lax.full)
+        surer = strict.probability == lax.probability
+        return same and (surer or (lax.full is None and strict.probability < lax.probability))
     return False
 
 
-def _idle(strict: Scoped, lax: Scoped, line: int) -> str | None:
+def _idle(strict: Scoped, lax: Scoped, line: int, factors: _Factors) -> str | None:
     """Why ``lax`` will not fire as long as ``strict``, on ``line``, is obeyed."""
+    while_obeyed = f"while {strict.name} on line {line} is obeyed"
+    if isinstance(lax, Ignored) and isinstance(strict, Ignored):
+        same = (strict.scope, strict.count, strict.reaction) == (lax.scope, lax.count, lax.reaction)
+        shorter = same and strict.rest >= lax.rest
+        return f"{while_obeyed}: remove one of them" if shorter else None
     if not isinstance(lax, Cap | Spacing) or not isinstance(strict, Cap | Spacing):
         return None
-    if strict.count != lax.count or not _covers(strict, lax):
+    if strict.count not in ("rendered", lax.count) or not _covers(strict, lax):
         return None
-    most = _most(strict, _span(lax))
-    if isinstance(lax, Cap) and most < lax.limit:
-        return (
-            f"{lax.name} will not fire while {strict.name} on line {line} is obeyed, which leaves "
-            f"room for {most} exposures in that time: lower cap to {most}, or remove one of them"
-        )
-    if isinstance(lax, Spacing) and strict.limit == 1 and _span(strict) >= lax.window:
-        return (
-            f"{lax.name} will not fire while {strict.name} on line {line} is obeyed: raise "
-            "spacing, or remove one of them"
-        )
-    if _implies(strict, lax):
-        return f"{lax.name} will not fire before {strict.name} on line {line}, which covers more"
+    if isinstance(lax, Cap):
+        most = _most(strict, _span(lax, _LONGEST), factors)
+        if most < 100 * lax.limit:
+            room = f"{most // 100} exposures" if factors.equal else f"a weight of {most / 100:g}"
+            return (
+                f"{while_obeyed}, which leaves room for {room} in that time: lower cap to "
+                f"{most // 100}, or remove one of them"
+            )
+        covered = isinstance(strict, Spacing) and strict.window >= _span(lax, _LONGEST)
+        if covered or _implies(strict, lax):
+            return f"before {strict.name} on line {line}, which covers more: remove one of them"
+    if isinstance(lax, Spacing) and _spaces(strict, lax, factors):
+        return f"{while_obeyed}: raise spacing, or remove one of them"
     return None
 
 
@@ -190,18 +238,29 @@ def _covers(strict: Scoped, lax: Scoped) -> bool:
     return wider and real and matched and strict.id == lax.id
 
 
-def _span(rule: Cap | Spacing) -> int:
+def _spaces(strict: Cap | Spacing, lax: Spacing, factors: _Factors) -> bool:
+    """Whether after each exposure ``strict`` lasts at least as long as ``lax``."""
+    if isinstance(strict, Spacing):
+        return strict.window >= lax.window
+    at_once = 100 * strict.limit <= factors.lightest
+    return at_once and 100 * (strict.rolling or 0) >= lax.window * factors.longest
+
+
+def _span(rule: Cap | Spacing, periods: Mapping[str, int]) -> int:
     if isinstance(rule, Cap) and rule.calendar:
-        return _SHORTEST[rule.calendar]
+        return periods[rule.calendar]
     return rule.window
 
 
-def _most(rule: Cap | Spacing, time: int) -> int:
-    """Exposures that fit into any look-back of ``time`` where ``rule`` is obeyed."""
-    whole = -(-time // _span(rule))
-    if isinstance(rule, Cap) and rule.calendar:
+def _most(rule: Cap | Spacing, time: int, factors: _Factors) -> int:
+    """What can be shown in any look-back of ``time`` where ``rule`` is obeyed, in hundredths of an
+    exposure."""
+    whole = -(-time // _span(rule, _SHORTEST))
+    if isinstance(rule, Spacing):
+        return whole * factors.heaviest
+    if rule.calendar:
         whole += 1
-    return rule.limit * whole
+    return whole * (100 * rule.limit + (0 if factors.equal else factors.heaviest - 1))
 
 
 def _beyond(rule: Scoped, policy: Policy, bounds: Bounds) -> Iterator[tuple[str, str]]:

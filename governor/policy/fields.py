@@ -435,16 +435,16 @@ def between(shortest: int, longest: int = _LONGEST, *, history: bool = True) -> 
 
 def period(value: object, info: ValidationInfo) -> str:
     """Day, ISO week or month."""
-    if value not in PERIODS:
+    if not isinstance(value, str) or value not in PERIODS:
         also = " (a rolling time is written as window)" if isinstance(value, str | int) else ""
         raise ValueError(f"{shown(value)} is no calendar period: write day, week or month{also}")
-    horizon, needed = _bounds(info).horizon, PERIODS[str(value)]
+    horizon, needed = _bounds(info).horizon, PERIODS[value]
     if horizon is not None and needed > horizon:
         raise ValueError(
             f"{shown(value)} looks further back than the history of {written(horizon)}: write a "
             f"shorter one, or set GOVERNOR_HISTORY to {written(needed)} or more"
         )
-    return str(value)
+    return value
 
 
 def time_zone(value: object) -> str:

@@ -42,6 +42,12 @@ def ignored(number: int = 5, rest: str = "1d", **fields: object) -> dict[str, ob
     return {"name": "a", "reaction": reaction, "per": "campaign", "rest": rest}
 
 
+def written(*said: dict[str, Any] | str) -> str:
+    """A policy of rules, and of sections that are text."""
+    sections = "".join(one for one in said if isinstance(one, str))
+    return rules(*(one for one in said if isinstance(one, dict))) + sections
+
+
 WRONG: dict[str, tuple[str, int, str, str]] = {
     # What a rule is about.
     "user in a combination": (
@@ -123,6 +129,18 @@ WRONG: dict[str, tuple[str, int, str, str]] = {
         rules(cap(window=None, calendar="hour")),
         2,
         "calendar 'hour' is no calendar period",
+        "write day, week or month",
+    ),
+    "a calendar that is a list": (
+        rules(cap(window=None, calendar=["day"])),
+        2,
+        "calendar (a list) is no calendar period",
+        "write day, week or month",
+    ),
+    "a calendar that is a mapping": (
+        BLOCK + "    calendar:\n      day: 1\n",
+        5,
+        "calendar (a mapping) is no calendar period",
         "write day, week or month",
     ),
     "a calendar with a window": (
@@ -277,8 +295,17 @@ WRONG: dict[str, tuple[str, int, str, str]] = {
         "b can never be the first to fire: a on line 2",
         "remove one",
     ),
+    "the same fatigue, less sure": (
+        rules(
+            {"name": "a", "fatigue": {"floor": 0.4, "probability": 0.9}, "per": "campaign"},
+            {"name": "b", "fatigue": {"floor": 0.4, "probability": 0.8}, "per": "campaign"},
+        ),
+        2,
+        "a can never be the first to fire: b on line 3",
+        "remove one",
+    ),
     "the same ignored twice": (
-        rules(ignored(2, rest="2d"), ignored(2, rest="1d") | {"name": "b"}),
+        rules(ignored(2), ignored(2) | {"name": "b"}),
         3,
         "b can never be the first to fire",
         "remove one",
@@ -587,6 +614,27 @@ WARNED: dict[str, tuple[dict[str, Any] | str, ...]] = {
         cap("b", cap=3, match={"channel": "web"}),
         "line 3: b will not fire before a on line 2, which covers more",
     ),
+    "an ignored within one that rests longer": (
+        ignored(2, rest="2d"),
+        ignored(2, rest="1d") | {"name": "b"},
+        "line 3: b will not fire while a on line 2 is obeyed: remove one of them",
+    ),
+    "a cap within a spacing": (
+        {"name": "a", "spacing": "2h", "per": "campaign"},
+        cap("b", cap=1, window="1h"),
+        "line 3: b will not fire before a on line 2, which covers more",
+    ),
+    "viewable ones within rendered ones": (
+        cap(cap=3),
+        cap("b", cap=3, count="viewable"),
+        "line 3: b will not fire before a on line 2, which covers more",
+    ),
+    "a cap that another leaves no room for where ads weigh": (
+        cap(cap=1, window="1d"),
+        cap("b", cap=8, window="2d"),
+        "ads: [{match: {channel: ctv}, weight: 3}]\n",
+        "line 3: b will not fire while a on line 2 is obeyed, which leaves room for a weight of 7",
+    ),
     "lapsed within the history": (
         cap(match={"lifecycle": "lapsed"}),
         "lifecycle: {engaged: 1d, customer: 32d}\n",
@@ -598,21 +646,53 @@ WARNED: dict[str, tuple[dict[str, Any] | str, ...]] = {
 @pytest.mark.parametrize("case", WARNED)
 def test_what_is_allowed_and_hardly_meant_is_warned_about(case: str) -> None:
     *said, told = WARNED[case]
-    text = rules(*(one for one in said if isinstance(one, dict)))
-    text += "".join(one for one in said if isinstance(one, str))
-    warnings = [str(one) for one in load(text, horizon=HORIZON).warnings]
+    warnings = [str(one) for one in load(written(*said), horizon=HORIZON).warnings]
     assert any(one.startswith(str(told)) for one in warnings), warnings
 
 
-QUIET: dict[str, tuple[dict[str, object], ...]] = {
+WEIGHTY = "ads: [{match: {channel: ctv}, weight: 2}]\n"
+SENSITIVE = "sensitive: {categories: ['211'], multiplier: 4}\n"
+
+QUIET: dict[str, tuple[dict[str, object] | str, ...]] = {
     "a stricter one in shadow": (cap(cap=3, shadow=True), cap("b", cap=4)),
     "other ids": (cap(cap=3), cap("b", cap=4, id="household")),
-    "other counts": (cap(cap=3), cap("b", cap=4, count="viewable")),
+    "other counts": (cap(cap=3, count="viewable"), cap("b", cap=4)),
     "other labels": (cap(cap=3), cap("b", cap=4, per="creative")),
     "a longer window": (cap(cap=3, window="1h"), cap("b", cap=4)),
     "calendar and rolling": (
         cap(cap=3),
         {"name": "b", "cap": 4, "per": "campaign", "calendar": "week"},
+    ),
+    "a spacing past a calendar's midnight": (
+        {"name": "a", "cap": 1, "per": "campaign", "calendar": "day"},
+        {"name": "b", "spacing": "20m", "per": "campaign"},
+    ),
+    "a day of 25 hours": (
+        {"name": "a", "cap": 75, "per": "campaign", "calendar": "day"},
+        {"name": "b", "spacing": "20m", "per": "campaign"},
+    ),
+    "months of 28 days": (
+        {"name": "a", "cap": 1, "per": "campaign", "calendar": "month"},
+        cap("b", cap=3, window="29d"),
+    ),
+    "two that weigh as much as a cap": (
+        cap(cap=5, window="1h"),
+        {"name": "b", "spacing": "20m", "per": "campaign"},
+        WEIGHTY,
+    ),
+    "a sensitive one that weighs as much as a cap": (
+        cap(cap=1),
+        cap("b", cap=4, window="2d"),
+        SENSITIVE,
+    ),
+    "a spacing that is longer for sensitive ads": (
+        cap(cap=1, window="1h"),
+        {"name": "b", "spacing": "20m", "per": "campaign"},
+        SENSITIVE,
+    ),
+    "fatigue at another floor": (
+        {"name": "a", "fatigue": {"floor": 0.5}, "per": "campaign"},
+        {"name": "b", "fatigue": {"floor": 0.4}, "per": "campaign"},
     ),
     "a spacing that leaves room": (
         cap(cap=3, window="1h"),
@@ -623,4 +703,4 @@ QUIET: dict[str, tuple[dict[str, object], ...]] = {
 
 @pytest.mark.parametrize("case", QUIET)
 def test_rules_that_each_say_something_stand_together(case: str) -> None:
-    assert load(rules(*QUIET[case]), horizon=HORIZON).warnings == ()
+    assert load(written(*QUIET[case]), horizon=HORIZON).warnings == ()
