@@ -35,7 +35,8 @@ from streams.settings import Settings, load_settings
 
 NAME = "live-policy"
 USERS, CAMPAIGNS, PARTITIONS = 200_000, 200, 8
-EVENTS_A_USER = 8
+EVENTS_A_USER = 24
+"""Enough that the backlog outlasts the evaluation; if it does not, nothing is reported."""
 BEFORE = "rules:\n  - {name: daily, cap: 100, per: campaign, window: 1d}\n"
 AFTER = "rules:\n  - {name: daily, cap: 1, per: campaign, window: 1d}\n"
 PULLS = 20
@@ -80,6 +81,8 @@ def main() -> None:
                 "rate_during_ratio": round(during.rate / alone.rate, 2),
                 "longest_pause_s": round(during.longest_pause, 2),
             }
+            if worker.acknowledged() >= events:
+                raise SystemExit("the backlog ran out before all rows were evaluated: no figure")
             print(f"alone {alone.rate:,.0f} events/s, meanwhile {during.rate:,.0f}", flush=True)
             delays = asyncio.run(_pull(settings))
             command = _command(worker.environment)

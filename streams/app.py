@@ -138,7 +138,7 @@ class Governor(faust.App):
         )
         self.server = Web(settings.metrics_host, settings.metrics_port, self.metrics, self.health)
         self.live_policy = LivePolicy(
-            settings, policy, self.govern_by, self.live_ledgers, self.outbox.flush_also
+            settings, policy, self.govern_by, self.live_ledgers, self.outbox.flushed
         )
         self.live_curves = LiveCurves(settings, self.learn, self.observe)
         self.aggregator = Aggregator(

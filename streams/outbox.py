@@ -62,6 +62,8 @@ class _Pending:
     """Partitions that changed without an event, and may have gone elsewhere since."""
     dead: dict[int, list[Letter]] = field(default_factory=dict)
     forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all of it is acknowledged."""
     copy: Copy | None = None
     """Of the rows of one partition, as they are in the changelog when this flush is done."""
 
@@ -183,10 +185,13 @@ class Outbox(Service):
             self._room.clear()
             await self._room.wait()
 
-    async def flush_also(self, partition: int) -> None:
-        """Flush, and with it what changed in a partition without an event."""
-        self._pending.touched.add(partition)
-        await self.flush()
+    async def flushed(self, partitions: Iterable[int]) -> None:
+        """Wait until what changed in partitions without an event is published, which it is with
+        the next flush."""
+        pending = self._pending
+        pending.touched.update(partitions)
+        self._work.set()
+        await pending.done.wait()
 
     @asynccontextmanager
     async def between_flushes(self) -> AsyncIterator[None]:
@@ -253,6 +258,7 @@ class Outbox(Service):
                 self._snapshots.keep(pending.copy, self._written(pending.copy.partition))
             await self._ack(pending)
             self._account(pending, taken, time.perf_counter() - started)
+            pending.done.set()
             self._in_flight = self._in_flight_rows = 0
             if self.events < self._settings.max_pending_events:
                 self._room.set()
