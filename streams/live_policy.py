@@ -29,11 +29,11 @@ __all__ = ["LivePolicy"]
 
 log = logging.getLogger(__name__)
 
-RATE = 25_000
-"""Rows evaluated again in a second: at some 10 us a row, flushed, a quarter of the time."""
+SHARE = 0.25
+"""Of the work, and of the time, that goes into evaluating rows again."""
 
-LEAST_ROWS, MOST_ROWS = 1_000, 20_000
-"""Evaluated again with one flush. Flushes of a busy worker are longer, and take more of them."""
+LEAST_ROWS, MOST_ROWS = 1_000, 10_000
+"""Evaluated again with one flush: a busy worker's flushes take more rows, and more of these."""
 
 PAUSE = 1.0
 
@@ -46,7 +46,8 @@ class LivePolicy(Service):
         policy: the file's, which seeds the topic.
         apply: lets a policy govern this worker from now on.
         ledgers: the live partitions'.
-        flushed: waits until what changed in partitions is published.
+        flushed: waits until what changed in partitions is published, and says how many rows
+            went with that flush.
     """
 
     mundane_level = "debug"
@@ -57,7 +58,7 @@ class LivePolicy(Service):
         policy: Policy,
         apply: Callable[[Policy], Awaitable[None]],
         ledgers: Callable[[], dict[int, Ledger]],
-        flushed: Callable[[Iterable[int]], Awaitable[None]],
+        flushed: Callable[[Iterable[int]], Awaitable[int]],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -175,10 +176,11 @@ class LivePolicy(Service):
             started = time.monotonic()
             asked = self.policy, self._asked
             left = {n: ledger.reevaluate(-(-rows // len(due))) for n, ledger in due.items()}
-            await self._flushed(due)
+            flushed = await self._flushed(due)
             self._left = left
             if asked == (self.policy, self._asked):
                 self._done |= {n: one for n, one in due.items() if left[n] == 0}
             spent = time.monotonic() - started
-            await asyncio.sleep(rows / RATE - spent)
-            rows = min(max(LEAST_ROWS, int(spent * RATE)), MOST_ROWS)
+            others = max(0, flushed - rows)
+            await asyncio.sleep(spent * (rows / (rows + others) / SHARE - 1))
+            rows = min(max(LEAST_ROWS, int(others * SHARE / (1 - SHARE))), MOST_ROWS)

@@ -62,6 +62,8 @@ class _Pending:
     """Partitions that changed without an event, and may have gone elsewhere since."""
     dead: dict[int, list[Letter]] = field(default_factory=dict)
     forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
+    rows: int = 0
+    """How many it took."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all of it is acknowledged."""
     copy: Copy | None = None
@@ -185,13 +187,14 @@ class Outbox(Service):
             self._room.clear()
             await self._room.wait()
 
-    async def flushed(self, partitions: Iterable[int]) -> None:
+    async def flushed(self, partitions: Iterable[int]) -> int:
         """Wait until what changed in partitions without an event is published, which it is with
-        the next flush."""
+        the next flush; how many rows that flush took, of all partitions."""
         pending = self._pending
         pending.touched.update(partitions)
         self._work.set()
         await pending.done.wait()
+        return pending.rows
 
     @asynccontextmanager
     async def between_flushes(self) -> AsyncIterator[None]:
@@ -251,7 +254,7 @@ class Outbox(Service):
             pending, self._pending = self._pending, _Pending()
             self._in_flight = pending.records
             taken = self._take(pending)
-            self._in_flight_rows = sum(one.users for one in taken.values())
+            self._in_flight_rows = pending.rows = sum(one.users for one in taken.values())
             await self._publish_decisions(pending, taken)
             await self._publish_rows(taken)
             if pending.copy is not None:
