@@ -12,6 +12,7 @@ the governor has stopped, throttles run out by themselves, as each names its end
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,6 +28,8 @@ from streams.patience import read_all, stop
 from streams.quiet import Quiet, quiet_until
 
 __all__ = ["Answer", "Client", "Reader"]
+
+log = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 16
 """How many links in a row are followed; there are never as many, as cycles are refused."""
@@ -107,11 +110,19 @@ class Reader:
             self._decisions[key] = value
 
     def policy(self, key: bytes | None, value: bytes | None) -> None:
-        """Take in a record of the policy topic."""
-        if key == b"readers":
-            self._readers = _readers(value) if value else _Readers()
-        elif key == b"switch":
-            self._switch = _switch(value) if value else _Switch()
+        """Take in a record of the policy topic; what the governor did not write changes nothing."""
+        try:
+            if key == b"readers":
+                self._readers = _readers(value) if value else _Readers()
+            elif key == b"switch":
+                self._switch = _switch(value) if value else _Switch()
+        except msgspec.DecodeError as error:
+            log.error(
+                "the record %s of the policy topic is none of ours (%s) and is not heeded: push a "
+                "policy, or pull or release the kill switch, to write it anew",
+                key,
+                error,
+            )
 
     @property
     def released(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta, tzinfo
+import math
+from datetime import UTC, datetime, time, tzinfo
 from functools import lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
@@ -13,7 +14,7 @@ from governor.zones import known
 
 __all__ = ["Quiet", "quiet_until"]
 
-_SECOND = timedelta(seconds=1)
+_DAY = 86_400
 
 
 class Quiet(msgspec.Struct, frozen=True):
@@ -28,6 +29,9 @@ class Quiet(msgspec.Struct, frozen=True):
 def quiet_until(hours: Quiet, at: float, zone: str, default: str) -> float | None:
     """When the quiet hours end that hold at ``at``, in epoch seconds; None when none do.
 
+    They hold while the person's clock shows a time between the two, also where it is set back and
+    shows it twice; a clock that is set ends them where it leaves or skips what is left of them.
+
     Args:
         hours: when it is quiet.
         at: epoch seconds.
@@ -35,35 +39,36 @@ def quiet_until(hours: Quiet, at: float, zone: str, default: str) -> float | Non
         default: IANA name of the policy's zone.
     """
     place = _zone(zone) or _zone(default) or UTC
-    local = datetime.fromtimestamp(at, place)
-    begin, end = time.fromisoformat(hours.begin), time.fromisoformat(hours.end)
-    now = local.time()
-    if begin <= end:
-        if not begin <= now < end:
-            return None
-        day = local.date()
-    else:
-        if end <= now < begin:
-            return None
-        day = local.date() + timedelta(days=now >= begin)
-    return _instant(datetime.combine(day, end), place)
+    begin, end = (_seconds(time.fromisoformat(each)) for each in (hours.begin, hours.end))
+    offset = _offset(at, place)
+    now = (at + offset) % _DAY
+    if not (begin <= now < end if begin <= end else now >= begin or now < end):
+        return None
+    midnight = (at + offset) // _DAY * _DAY
+    until = midnight + end + (_DAY if end <= now else 0) - offset
+    if _offset(until, place) == offset:
+        return until
+    change = _change(math.floor(at), math.ceil(until), place)
+    return quiet_until(hours, change, zone, default) or change
 
 
-def _instant(local: datetime, place: tzinfo) -> float:
-    """The first valid instant at or after a local time, the earlier one where it comes twice."""
-    found = local.replace(tzinfo=place).astimezone(UTC)
-    if found.astimezone(place).replace(tzinfo=None) == local:
-        return found.timestamp()
-    # Clocks skip it: its instant by the offset before the gap lies after the gap's beginning.
-    low, high = local.replace(tzinfo=place, fold=1).astimezone(UTC), found
-    after = high.astimezone(place).utcoffset()
-    while high - low > _SECOND:
-        middle = low + (high - low) // 2
-        if middle.astimezone(place).utcoffset() == after:
-            high = middle
-        else:
-            low = middle
-    return float(round(high.timestamp()))
+def _seconds(of_day: time) -> int:
+    return of_day.hour * 3600 + of_day.minute * 60
+
+
+def _offset(at: float, place: tzinfo) -> int:
+    """How far a zone's clocks are ahead of UTC at a time, in seconds."""
+    offset = datetime.fromtimestamp(at, place).utcoffset()
+    return 0 if offset is None else round(offset.total_seconds())
+
+
+def _change(low: int, high: int, place: tzinfo) -> float:
+    """When a zone's clocks are set, between two times of which the later has another offset."""
+    before = _offset(low, place)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _offset(middle, place) == before else (low, middle)
+    return float(high)
 
 
 @lru_cache(maxsize=1024)

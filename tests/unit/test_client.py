@@ -150,6 +150,22 @@ def test_the_kill_switch_releases_rules_and_not_peoples_words() -> None:
     assert asked(made, campaign="C").allowed is False
 
 
+@pytest.mark.parametrize("value", [b"{", b"[]", b'{"released": "yes", "quiet_hours": 7}', b"\xff"])
+def test_what_the_governor_did_not_write_changes_nothing(
+    value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = reader(u=[throttle("campaign:C", "cap")])
+    tell(made, "readers", always=[{"campaign": ["service"]}])
+    tell(made, "switch", released=True)
+    for key in (b"readers", b"switch"):
+        made.policy(key, value)
+    assert made.released
+    assert asked(made, campaign="C") == FREE
+    assert len(caplog.records) == 2
+    tell(made, "switch", released=False)
+    assert asked(made, campaign="C").allowed is False
+
+
 def at(text: str, zone: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
 
@@ -200,6 +216,51 @@ def test_quiet_hours_that_end_in_a_repeated_hour_end_the_first_time() -> None:
     answer = made.allowed({}, {}, at("2026-10-25T01:00:00", zone), zone)
     first = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo(zone), fold=0).timestamp()
     assert answer.until == first
+
+
+CLOCK_CHANGES = (
+    ("Europe/Berlin", 1_743_296_400),
+    ("Europe/Berlin", 1_761_440_400),
+    ("America/Havana", 1_741_496_400),
+    ("America/Havana", 1_762_059_600),
+    ("Africa/Cairo", 1_761_858_000),
+    ("Australia/Lord_Howe", 1_759_588_200),
+    ("Antarctica/Troll", 1_761_440_400),
+    ("Pacific/Apia", 1_325_239_200),
+    ("Asia/Kathmandu", 1_761_440_400),
+)
+
+
+@pytest.mark.parametrize(("zone", "change"), CLOCK_CHANGES)
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("22:00", "07:00"),
+        ("22:00", "02:30"),
+        ("02:30", "03:00"),
+        ("23:30", "00:30"),
+        ("00:30", "01:45"),
+        ("01:00", "00:15"),
+    ],
+)
+def test_it_is_quiet_while_the_clock_says_so_and_until_says_how_long(
+    zone: str, change: int, begin: str, end: str
+) -> None:
+    """Where clocks are set, asked every quarter of an hour for two days."""
+    made = Reader()
+    tell(made, "readers", quiet_hours=[{"name": "night", "from": begin, "to": end}])
+    first = change // 900 * 900 - 86_400
+    answers = {}
+    for moment in range(first, first + 2 * 86_400, 900):
+        clock = datetime.fromtimestamp(moment, ZoneInfo(zone)).strftime("%H:%M")
+        quiet = begin <= clock < end if begin < end else clock >= begin or clock < end
+        answer = made.allowed({}, {}, moment, zone)
+        assert answer.allowed is not quiet
+        answers[moment] = answer.until
+    for moment, until in answers.items():
+        if until is not None:
+            left = [other for other in answers if other > moment and answers[other] != until]
+            assert not left or until == min(left)
 
 
 def test_what_the_policy_says_to_readers_is_understood() -> None:
