@@ -1,4 +1,5 @@
-"""Which events are not taken in: invalid traffic, and ids that the policy excludes."""
+"""Which events are not taken in: invalid traffic, and ids that the policy excludes; an erasure is
+heeded whoever asks for it."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.compiled import allocating, compiled
-from governor.entries import INVALID
-from governor.events import Columns
+from governor.entries import CONTROL, INVALID, TYPE_SHIFT
+from governor.events import CONTROL_TYPES, Columns
 from governor.rules import Excluded
 
 __all__ = ["excluded"]
+
+_WHAT = (1 << TYPE_SHIFT + 5) - 1
+_ERASE = CONTROL | CONTROL_TYPES["erase"] << TYPE_SHIFT
 
 
 def excluded(columns: Columns, rules: Excluded) -> NDArray[np.uint8]:
@@ -18,6 +22,8 @@ def excluded(columns: Columns, rules: Excluded) -> NDArray[np.uint8]:
     out = (columns.what & INVALID > 0).astype(np.uint8)
     if len(rules.start) > 1:
         _mark(columns.text, columns.user_start, columns.user_size, columns.source, rules, out)
+        # Of an id that was not always excluded there may be something to erase.
+        out[columns.what & _WHAT == _ERASE] = 0
     return out
 
 

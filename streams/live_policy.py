@@ -22,7 +22,7 @@ from governor.ledger import Ledger
 from governor.policy import Policy, PolicyError
 from streams import policy_topic
 from streams.patience import connected
-from streams.policy_topic import Held
+from streams.policy_topic import Held, Pushed
 from streams.settings import Settings
 
 __all__ = ["LivePolicy"]
@@ -91,22 +91,30 @@ class LivePolicy(Service):
         self._asked += 1
 
     async def begin(self) -> None:
-        """Read the topic before anything is governed; seed it when it is empty."""
+        """Read the topic before anything is governed; seed it when it is empty.
+
+        Where what governs cannot be used here, what governed before it does, as before a restart.
+        """
         self._held, self._next = await policy_topic.fetch(self._settings)
         self._refuse_unread()
-        current = self._held.current
-        if current is None:
+        newest_first = self._held.newest_first()
+        if not newest_first:
             log.info("policy", extra={"version": self.policy.version, "seeds": True})
             await policy_topic.write(self._settings, policy_topic.written(self.policy, self._held))
             return
-        if current.version != self.policy.version:
+        if not newest_first[0].says(self.policy):
             log.warning(
                 "version %s of the policy topic governs, not version %s of the file: to let the "
-                "file's govern, `governor policy push` it",
-                current.version,
+                "file's govern, `governor policy push` it%s",
+                newest_first[0].version,
                 self.policy.version,
+                ", with a version of its own"
+                if newest_first[0].version == self.policy.version
+                else "",
             )
-        await self._follow_to(self._held)
+        for pushed in newest_first:
+            if await self._govern(pushed, "what governed before it"):
+                return
 
     @Service.task
     async def _follow(self) -> None:
@@ -128,8 +136,8 @@ class LivePolicy(Service):
     async def _heard(self, key: bytes | None, value: bytes | None) -> None:
         about = self._held.take(key, value)
         self._refuse_unread()
-        if about == policy_topic.CURRENT:
-            await self._follow_to(self._held)
+        if about == policy_topic.CURRENT and self._held.current is not None:
+            await self._govern(self._held.current, f"version {self.policy.version}")
         elif about == policy_topic.SWITCH:
             said = "pulled: readers release all throttles" if self.released else "taken back"
             log.warning("the kill switch is %s", said)
@@ -140,25 +148,26 @@ class LivePolicy(Service):
             log.critical("%s", text)
         self._held.unread.clear()
 
-    async def _follow_to(self, held: Held) -> None:
-        current = held.current
-        if current is None or current.version == self.policy.version:
-            return
+    async def _govern(self, pushed: Pushed, otherwise: str) -> bool:
+        """Let a policy govern, and not what does; False where it cannot be used."""
+        if pushed.says(self.policy):
+            return True
         try:
-            policy = policy_topic.policy_of(current, self._settings)
+            policy = policy_topic.policy_of(pushed, self._settings)
         except PolicyError as error:
             self.refused += 1
             log.critical(
-                "policy version %s is refused, version %s goes on: %s",
-                current.version,
-                self.policy.version,
+                "policy version %s is refused, %s goes on: %s",
+                pushed.version,
+                otherwise,
                 "; ".join(map(str, error.mistakes)),
             )
-            return
+            return False
         log.info("policy", extra={"version": policy.version, "instead_of": self.policy.version})
         self.policy = policy
         await self._apply(policy)
         self._done.clear()
+        return True
 
     @Service.task
     async def _evaluate_again(self) -> None:

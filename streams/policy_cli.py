@@ -87,7 +87,7 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
     policy = _load(file, settings)
     held = _held(settings)
     known = held.versions.get(policy.version)
-    if known is not None and json.loads(known.text) != json.loads(policy.canonical()):
+    if known is not None and not known.says(policy):
         _fail(f"version {policy.version} is another policy: give this one a version of its own")
     if held.current is not None and not confirm:
         from streams.policy_diff import compare, live

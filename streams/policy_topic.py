@@ -45,8 +45,16 @@ class Pushed:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Pushed:
-        """From a record's value."""
-        return cls(value["version"], value["policy"], value["pushed_at"], value.get("previous"))
+        """From a record's value; raises ValueError, KeyError or TypeError if it is none."""
+        version, text = value["version"], value["policy"]
+        if not isinstance(version, str) or not isinstance(json.loads(text), dict):
+            raise TypeError("version is not text, or policy is not the JSON of one")
+        return cls(version, text, float(value["pushed_at"]), value.get("previous"))
+
+    def says(self, policy: Policy) -> bool:
+        """Whether it is this policy, word for word, under the same version."""
+        same = json.loads(self.text) == json.loads(policy.canonical())
+        return self.version == policy.version and same
 
 
 @dataclass(slots=True)
@@ -88,6 +96,12 @@ class Held:
     def released(self) -> bool:
         """Whether the kill switch is pulled."""
         return bool(self.switch.get("released"))
+
+    def newest_first(self) -> list[Pushed]:
+        """What governs, then what governed before it; nothing where nothing was ever pushed."""
+        current = [] if self.current is None else [self.current]
+        versions = {one.version for one in current}
+        return [*current, *(one for v, one in reversed(self.versions.items()) if v not in versions)]
 
 
 Record = tuple[str, Mapping[str, Any] | None]

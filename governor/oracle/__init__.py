@@ -77,11 +77,16 @@ class Oracle:
             entries = decode(topic, value, self.policy.consent)
         except RejectedError as rejection:
             return rejection.reason
-        excluded = any(self.policy.exclude.covers(e.key.rpartition("\0")[2]) for e in entries)
-        for entry in entries:
-            if not (entry.invalid or excluded):
+        if not self.excluded(entries):
+            for entry in entries:
                 self.rows[entry.key].append(entry)
         return None
+
+    def excluded(self, entries: Sequence[Entry]) -> bool:
+        """Whether an event is not taken in, by all that it says to the rows of its ids."""
+        named = any(self.policy.exclude.covers(e.key.rpartition("\0")[2]) for e in entries)
+        erases = any(e.topic == "control" and e.type == "erase" for e in entries)
+        return any(e.invalid for e in entries) or (named and not erases)
 
     def merge(self, key: str, known: str, at: int) -> None:
         """What a link at a time, in ticks, does: all that is held of an id is another's."""

@@ -54,7 +54,7 @@ class People:
             entries = decode(topic, value, policy.consent)
         except RejectedError as rejection:
             return rejection.reason
-        if any(e.invalid or policy.exclude.covers(e.key.rpartition("\0")[2]) for e in entries):
+        if self.oracle.excluded(entries):
             return None
         for e in entries:
             self._take(e)

@@ -94,7 +94,9 @@ def test_a_policy_that_cannot_be_used_is_refused_loudly_and_the_old_one_goes_on(
 
     rule = {"name": "daily", "cap": 2, "per": "campaign", "window": "400d"}
     pushed = {"version": "bad", "policy": json.dumps({"rules": [rule]}), "pushed_at": 1}
-    for number, value in enumerate((json.dumps(pushed).encode(), b"{"), start=1):
+    strange = json.dumps(pushed | {"policy": "{"}).encode(), json.dumps(pushed | {"version": 7})
+    values = json.dumps(pushed).encode(), b"{", strange[0], strange[1].encode()
+    for number, value in enumerate(values, start=1):
         put(deployment, b"current", value)
         worker.wait_for_metric("governor_policy_refused_total", number)
     assert '"level": "critical"' in worker.log()
@@ -102,6 +104,14 @@ def test_a_policy_that_cannot_be_used_is_refused_loudly_and_the_old_one_goes_on(
     deployment.send([shown("u1", 5)])
     deployment.wait_until_committed()
     assert by_version(deployment) == {"before": 1}
+    # So it does after a restart, whatever the file says by now, be it under the same version.
+    deployment.policy_file.write_text(AFTER.replace("after", "before"))
+    assert worker.stop() == 0
+    worker = deployment.worker()
+    deployment.send([shown("u2", 5), shown("u3", 5, campaign_id="C2")])
+    deployment.wait_until_committed()
+    assert by_version(deployment) == {"before": 2}
+    assert "version bad is refused, what governed before it goes on" in worker.log()
     good = written(deployment, "after.yaml", AFTER)
     governor(deployment, "policy", "push", good, "--confirm")
     wait_for(lambda: by_version(deployment) == {"after": len(USERS)}, "decisions by the next one")

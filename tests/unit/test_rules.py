@@ -302,6 +302,17 @@ def test_excluded_ids_and_invalid_traffic_leave_no_trace() -> None:
         assert pair.met["outcome excluded"] == 2
 
 
+def test_who_is_excluded_by_now_can_still_be_erased() -> None:
+    pair = governed(CAP, shown(0), shown(1))
+    pair.govern(yaml.safe_load(f"rules:\n  - {CAP}\nexclude: {{ids: [u1]}}\n"))
+    assert pair.ledger.decide("u1") is not None
+    pair.feed([said(2, "erase", None), shown(3), shown(4)])
+    pair.compare()
+    assert pair.ledger.decide("u1") is None
+    pair.ledger.take(0)
+    assert len(pair.ledger) == 0
+
+
 # ---- Reactions ---------------------------------------------------------------------------------
 
 
