@@ -12,6 +12,7 @@ import click
 from streams.exchange import exchange
 
 if TYPE_CHECKING:
+    from governor.policy import Policy
     from streams.settings import Settings
 
 __all__ = ["access", "backfill", "erase"]
@@ -55,12 +56,9 @@ def access(user: str, ids: dict[str, str]) -> None:
       governor access --user u7 --id device=d1 > u7.json
     """
     from streams import privacy
-    from streams.policy_topic import fetch, policy_of
-    from streams.settings import read_policy
 
     settings = _settings()
-    held, _ = exchange(settings, fetch(settings))
-    policy = policy_of(held.current, settings) if held.current else read_policy(settings)
+    policy = _policy(settings)
     found = exchange(settings, privacy.access(settings, policy, privacy.Person(user, ids)))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
@@ -137,8 +135,6 @@ def backfill(
     from streams import backfill as filling
     from streams.history import HistoryError
     from streams.mapping import mapped
-    from streams.policy_topic import fetch, policy_of
-    from streams.settings import read_policy
     from streams.topics import TopicError
 
     if bool(files) == bool(topic):
@@ -166,12 +162,22 @@ def backfill(
         return filled
 
     filled = exchange(settings, run(), HistoryError, TopicError, ValueError)
-    held, _ = exchange(settings, fetch(settings))
     click.echo(f"{filled.events:,} events {'applied' if wait else 'written'}")
     if filled.oldest <= filled.newest:
-        policy = policy_of(held.current, settings) if held.current else read_policy(settings)
+        policy = _policy(settings)
         for text in filling.unknown(policy, filled.oldest, time.time()):
             click.echo(text)
+
+
+def _policy(settings: Settings) -> Policy:
+    """What governs, by these settings."""
+    from streams.policy_topic import fetch, governing
+
+    held, _ = exchange(settings, fetch(settings))
+    policy = governing(held, settings)
+    for text in held.unread:
+        click.echo(f"warning: {text}", err=True)
+    return policy
 
 
 def _settings() -> Settings:

@@ -73,8 +73,8 @@ def push(file: BinaryIO, confirm: bool, sample: int) -> None:
     """Let the policy in FILE govern (- for standard input).
 
     Workers take it over within a second and evaluate every live row again in the background. One
-    that would throttle more than GOVERNOR_CONFIRM_SHARE of the users of a sample who are not
-    throttled now is pushed only with --confirm; `governor policy diff` says which rules would.
+    under which something rests, that does not now, for more than GOVERNOR_CONFIRM_SHARE of the
+    users of a sample is pushed only with --confirm; `governor policy diff` says by which rules.
 
     \b
     Example:

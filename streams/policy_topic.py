@@ -22,12 +22,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from governor.policy import Policy, load
+from governor.policy import Policy, PolicyError, load
 from streams.patience import connected, read_all
-from streams.settings import Settings, ticks
+from streams.settings import Settings, read_policy, ticks
 from streams.topics import connection
 
-__all__ = ["TOPIC", "Held", "Pushed", "fetch", "policy_of", "write", "written"]
+__all__ = ["TOPIC", "Held", "Pushed", "fetch", "governing", "policy_of", "write", "written"]
 
 TOPIC = "policy"
 CURRENT, READERS, SWITCH, VERSION = "current", "readers", "switch", "version:"
@@ -129,6 +129,20 @@ def policy_of(pushed: Pushed, settings: Settings) -> Policy:
     """The policy, held against what these settings can answer; raises PolicyError."""
     document = json.loads(pushed.text) | {"version": pushed.version}
     return load(json.dumps(document), horizon=ticks(settings.history), row_limit=settings.row_limit)
+
+
+def governing(held: Held, settings: Settings) -> Policy:
+    """The policy of workers with these settings: of the topic's the newest that they can use, or
+    else the file's. What cannot be used is told in ``held.unread``."""
+    for pushed in held.newest_first():
+        try:
+            return policy_of(pushed, settings)
+        except PolicyError as error:
+            held.unread.append(
+                f"version {pushed.version} cannot be used with these settings, what governed "
+                f"before it goes on: are they those of the workers? {error}"
+            )
+    return read_policy(settings)
 
 
 async def fetch(settings: Settings) -> tuple[Held, int]:

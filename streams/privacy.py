@@ -108,12 +108,13 @@ async def erase(settings: Settings, person: Person, ts: float) -> dict[str, int]
         control["ids"] = dict(person.ids)
     user = person.user.encode()
     async with _Reading(settings) as reading, PlainProducer(settings, "erase") as producer:
+        values = person.values() | await _linked_values(settings, reading, person.keys())
         count = await reading.count(settings.topic("controls"))
         now = int(time.time() * 1000)
         records = Records.of([(user, json.dumps(control).encode(), now)])
         where = partition_of(user, count)
         await producer.send([(settings.topic("controls"), where, records)])
-        letters = await _letters(settings, reading, person.values())
+        letters = await _letters(settings, reading, values)
         await producer.send(
             (settings.topic("deadletters"), partition, Records.of([(key, None, now)]))
             for partition, key, _ in letters
@@ -135,29 +136,58 @@ async def until_erased(settings: Settings) -> bool:
     return True
 
 
+async def _changelog(
+    settings: Settings, reading: _Reading, key: str, prefixes: bytes
+) -> tuple[int, Records]:
+    """An id's partition, and of its changelog the newest records of these kinds, and the row."""
+    name, topic = key.encode(), settings.topic("ledger")
+    partition = partition_of(name, await reading.count(topic))
+    newest = {
+        each: value
+        async for _, each, value in reading.all(topic, partition)
+        if each and (each[:1] in prefixes or each == b"u" + name)
+    }
+    held = [(each, value, 0) for each, value in newest.items() if value is not None]
+    return partition, Records.of(held)
+
+
+def _linked(gate: Gate, key: str) -> list[str]:
+    """The keys that an id's is linked with: what it became, and what became it."""
+    link = gate.redirects.get(key.encode())
+    origins = sorted(each.decode() for each in gate.origins(key.encode()))
+    return ([link.to.decode()] if link else []) + origins
+
+
+async def _linked_values(settings: Settings, reading: _Reading, waiting: list[str]) -> set[str]:
+    """The ids, without their types, of all keys that are linked with these."""
+    seen: set[str] = set()
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        gate = Gate(secret=b"", retention=0)
+        _, records = await _changelog(settings, reading, key, b"ro")
+        gate.load(records)
+        waiting += _linked(gate, key)
+    return {key.rpartition("\0")[2] for key in seen}
+
+
 async def _held(
     settings: Settings, policy: Policy, reading: _Reading, key: str
 ) -> tuple[dict[str, Any], list[str]]:
     """What is held under one row key, and the keys linked with it."""
     name = key.encode()
-    topic = settings.topic("ledger")
-    partition = partition_of(name, await reading.count(topic))
-    newest = {
-        each: value
-        async for _, each, value in reading.all(topic, partition)
-        if each and (each[:1] in b"aro" or each == b"u" + name)
-    }
-    records = [(each, value, 0) for each, value in newest.items() if value is not None]
+    partition, records = await _changelog(settings, reading, key, b"aro")
     gate = Gate(secret=b"", retention=0)
     ledger = Ledger(policy, horizon=ticks(settings.history), row_limit=settings.row_limit)
-    ledger.load(gate.load(Records.of(records)))
+    ledger.load(gate.load(records))
     decision = None
     async for _, each, value in reading.all(settings.topic("decisions"), partition):
         if each == name:
             decision = None if value is None else msgspec.json.decode(value)
     link = gate.redirects.get(name)
     origins = sorted(each.decode() for each in gate.origins(name))
-    linked = ([link.to.decode()] if link else []) + origins
     told = ledger.explain(key)
     return {
         "row": ledger.export(key),
@@ -166,7 +196,7 @@ async def _held(
         "sample": await _sample(settings, reading, name),
         "became": _named(link.to.decode()) if link else None,
         "was": [_named(each) for each in origins],
-    }, linked
+    }, _linked(gate, key)
 
 
 async def _sample(settings: Settings, reading: _Reading, key: bytes) -> dict[str, Any] | None:

@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     )
     confirm_share: Annotated[float, _share] = Field(
         0.1,
-        description="A policy that would throttle more than this share of users who are not "
-        "throttled now is pushed only with --confirm; such as 10% or 0.1.",
+        description="A policy under which something rests for more than this share of users that "
+        "does not rest now is pushed only with --confirm; such as 10% or 0.1.",
     )
     history: Annotated[timedelta, _time("1m", "3650d")] = Field(
         timedelta(days=32),
