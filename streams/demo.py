@@ -199,13 +199,14 @@ async def _first(main: Coroutine[Any, Any, Verdict], *others: Coroutine[Any, Any
 async def _served(demo: _Demo) -> str:
     """Wait until the worker is up; return where its metrics are."""
     started = told = time.monotonic()
+    pause = 5.0
     while (address := demo.worker.address) is None:
         demo.check()
         now = time.monotonic()
         if now - started > START_SECONDS:
             raise DemoError(f"no worker is up after {START_SECONDS:.0f} s")
-        if now - told >= 5:
-            told = now
+        if now - told >= pause:
+            told, pause = now, min(2 * pause, 60.0)
             demo.tell("the worker is still starting (compiling takes a minute, the first time)")
         await asyncio.sleep(0.1)
     return address

@@ -30,7 +30,13 @@ STARS: Final = "**********"
 """What stands where a secret stood."""
 
 QUIET_SECONDS = 10.0
-_CHATTY = ("faust", "mode", "aiokafka")
+_CHATTY = {
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "mode.timers": logging.ERROR,  # which timer is late on a busy machine helps nobody
+    "aiokafka": logging.WARNING,
+}
+"""Loggers of libraries, and the least that is worth reading of each."""
 _FIRST = ("timestamp", "level", "logger", "event")
 
 
@@ -66,7 +72,7 @@ def configuration(
                 "filters": ["sparse"],
             }
         },
-        "loggers": {name: {"level": max(logging.WARNING, least)} for name in _CHATTY},
+        "loggers": {name: {"level": max(own, least)} for name, own in _CHATTY.items()},
         "root": {"level": least, "handlers": ["stderr"]},
     }
 

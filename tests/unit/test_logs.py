@@ -36,7 +36,9 @@ def settings() -> Settings:
 def sink() -> Iterator[io.StringIO]:
     """What is logged, while the test runs; the log is put back as it was."""
     root, before = logging.root, (logging.root.handlers[:], logging.root.level)
-    chatty = {name: logging.getLogger(name).level for name in ("faust", "mode", "aiokafka")}
+    chatty = {
+        name: logging.getLogger(name).level for name in ("faust", "mode", "mode.timers", "aiokafka")
+    }
     yield io.StringIO()
     root.handlers[:], level = before
     root.setLevel(level)
