@@ -63,7 +63,8 @@ check: setup ## What must hold of the sources
 	@$(BIN)/python -m checks.manifests
 
 pictures: compiled ## Draw the dashboards from what a real Prometheus answers while a worker works
-	@PICTURES=docs/dashboards $(BIN)/python -m pytest tests/integration/test_prometheus.py
+	@PICTURES=docs/dashboards $(BIN)/python -m pytest tests/integration/test_prometheus.py \
+	  tests/integration/test_prometheus_fatigue.py
 
 dashboards: setup ## Write deploy/grafana/dashboards
 	@$(BIN)/python -m deploy.dashboards
