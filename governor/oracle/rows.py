@@ -169,7 +169,8 @@ class _Held:
     def now(self) -> int:
         """The newest time of any kind."""
         stated = [ts for ts, _, _ in self.consent.statements]
-        return max([*stated, *(e.ts for e in self.admitted)], default=0)
+        # Where somebody was is still known of an engagement that had to go.
+        return max([*stated, *(e.ts for e in (*self.admitted, *self.zoned))], default=0)
 
     def kept(self) -> _Kept:
         """What it has room for by now."""
@@ -205,6 +206,7 @@ class _Held:
         if any(map(out, self.admitted)):
             self._cut = self.cut
             self.admitted = [e for e in kept.all(self.admitted) if not out(e)]
+            self.zoned = [e for e in self.zoned if e.ts > kept.now - self._horizon]
 
     def _erase(self, until: int) -> None:
         self._erased = max(self._erased, until)

@@ -361,8 +361,7 @@ def _event(
         event["ids"] = {"household": chance.choice(("h1", "h2", "h3"))}
     if features.calendar and chance.random() < 0.2:
         zone = chance.choice((changes[0][0], changes[0][0], "Asia/Tokyo", "Mars/Base"))
-        if topic == "impression":
-            event["tz"] = zone
+        event["tz"] = zone
     if topic == "impression":
         return topic, event | _impression(chance, user, features)
     if topic == "engagement":

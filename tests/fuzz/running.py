@@ -107,14 +107,19 @@ class Pair:
         """Have another policy from now on."""
         checked = Policy.model_validate(policy)
         self.ledger.set_policy(checked)
-        assert self.ledger.reevaluate(len(self.ledger)) == 0
+        self._reevaluate()
         self.oracle.policy = checked
 
     def learn(self, version: Version) -> None:
         """Have other curves from now on."""
         self.ledger.learn(version)
-        assert self.ledger.reevaluate(len(self.ledger) + 1) == 0
+        self._reevaluate()
         self.oracle.version = version
+
+    def _reevaluate(self) -> None:
+        """Have every row evaluated again; rows that were let go are gone through too."""
+        while self.ledger.reevaluate(100):
+            pass
 
     def publish(self) -> None:
         """Flush: the topic then says of every row what the ledger decides."""

@@ -541,6 +541,16 @@ def test_without_consent_engagements_are_not_kept() -> None:
     assert decided(BOUGHT, refusal, grant, engaged(15, "conversion")).keys() == {"campaign:C7"}
 
 
+def test_of_an_engagement_that_had_to_go_it_is_still_known_where_and_when_somebody_was() -> None:
+    events = shown(0), shown(1), engaged(2 * HOUR, campaign_id="C7", tz="Asia/Tokyo")
+    refusal = said(5, "consent", None, consent={"retargeting": False})
+    assert decided(CAP, *events, refusal).keys() == {"retargeting"}
+    assert decided(CAP, events[0], events[1], refusal, events[2]).keys() == {
+        "retargeting",
+        "campaign:C7",
+    }
+
+
 def test_where_consent_is_required_nobody_has_given_it_yet() -> None:
     policy = f"rules:\n  - {CAP}\nconsent: {{required: true}}\n"
     found = decided(policy, shown(7, retargeting=True), shown(9))
