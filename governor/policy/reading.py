@@ -47,12 +47,12 @@ class _Loader(yaml.SafeLoader):
             raise PolicyError([Mistake(mark.line + 1, message)])
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
-            self._refuse(mark, f"alias *{event.anchor} is refused: write its value out")
+            self._refuse(mark, f"alias *{_brief(event.anchor)} is refused: write its value out")
             return yaml.ScalarNode("tag:yaml.org,2002:null", "", mark, mark)
         if event.anchor is not None:
-            self._refuse(mark, f"anchor &{event.anchor} is refused: remove it")
+            self._refuse(mark, f"anchor &{_brief(event.anchor)} is refused: remove it")
         if event.tag is not None:
-            self._refuse(mark, f"tag {event.tag} is refused: remove it")
+            self._refuse(mark, f"tag {_brief(event.tag)} is refused: remove it")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -109,6 +109,10 @@ def _decoded(text: bytes) -> str:
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise PolicyError([Mistake(line, "not UTF-8: save the file as UTF-8")]) from None
+
+
+def _brief(name: object) -> str:
+    return shown(name)[1:-1]
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> Mistake:

@@ -551,6 +551,13 @@ WRONG: dict[str, tuple[str, int, str, str]] = {
         "alias *a is refused",
         "write its value out",
     ),
+    "an alias that is long": (
+        f"rules: *{'a' * 100_000}\n",
+        1,
+        "alias *aaaa",
+        "write its value out",
+    ),
+    "a tag that is not printable": ("rules: !%0a%07 x\n", 1, "tag !", "is refused: remove it"),
     "a tab in a section": (with_section("ads:\n\t- {}\n"), 4, "a tab stands", "with spaces"),
     "a field twice in a section": (
         with_section("holdout:\n  share: 5%\n  share: 6%\n"),
