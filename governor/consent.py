@@ -46,7 +46,8 @@ def decode(said: object, policy: Consent) -> bool | None:
     """Whether retargeting is granted.
 
     Args:
-        said: ``{"retargeting": true}``, ``{"tcf": "<TC string>"}`` or ``{"gpp": "<string>"}``.
+        said: ``{"retargeting": true}``, ``{"tcf": "<TC string>"}`` or ``{"gpp": "<string>"}``, in
+            this order where there are several; null is as good as none.
         policy: the purposes and the vendor that a TC string must have consent for.
 
     Returns:
@@ -57,13 +58,13 @@ def decode(said: object, policy: Consent) -> bool | None:
     """
     if not isinstance(said, Mapping):
         raise BadConsentError("consent is not an object: send booleans by purpose, tcf or gpp")
-    if RETARGETING in said:
+    if said.get(RETARGETING) is not None:
         granted = said[RETARGETING]
         if not isinstance(granted, bool):
             raise BadConsentError(f"consent.{RETARGETING} is not true or false")
         return granted
     for name, read in (("tcf", _granted_in_tcf), ("gpp", _granted_in_gpp)):
-        if name in said:
+        if said.get(name) is not None:
             text = said[name]
             if not isinstance(text, str) or not 0 < len(text) <= MAX_CHARACTERS:
                 raise BadConsentError(

@@ -53,6 +53,8 @@ def tc_string(
         ({"retargeting": False, "tcf": tc_string({1, 3, 4})}, False),
         ({"measurement": True}, None),
         ({}, None),
+        ({"retargeting": None, "tcf": None, "gpp": None}, None),
+        ({"retargeting": None, "tcf": tc_string({1, 3, 4})}, True),
         ({"tcf": tc_string({1, 3, 4})}, True),
         ({"tcf": tc_string({1, 3})}, False),
         ({"tcf": tc_string(set())}, False),
