@@ -17,6 +17,7 @@ from governor.ads import FIELDS, TYPE_KEY, Ad
 from governor.compiled import allocating, compiled
 from governor.consent import BadConsentError
 from governor.consent import decode as decode_consent
+from governor.consent import from_text as consent_of
 from governor.entries import (
     CLICK,
     ENGAGEMENT,
@@ -42,7 +43,9 @@ NO_TIME = -(1 << 62)
 
 KINDS = {"": 0, "impression": 0, "loaded": 1, "viewable": 2}
 
-_MISSING, _TOO_LONG, _NUL, _TIME, _MILLISECONDS, _RANGE, _LABEL, _UNANSWERED = range(1, 9)
+_MISSING, _TOO_LONG, _NUL, _TIME, _MILLISECONDS, _RANGE, _LABEL, _UNANSWERED, _CONSENT = range(
+    1, 10
+)
 _REASONS: Mapping[int, tuple[Reason, str]] = {
     _MISSING: (Reason.MISSING_FIELD, "user_id, event_id, type or campaign_id is empty"),
     _TOO_LONG: (Reason.ID_TOO_LONG, f"an id has more than {MAX_ID_BYTES} bytes"),
@@ -55,6 +58,7 @@ _REASONS: Mapping[int, tuple[Reason, str]] = {
         Reason.MISSING_FIELD,
         "neither impression_id nor a label says what an engagement answers",
     ),
+    _CONSENT: (Reason.WRONG_TYPE, "consent is not true, false, a TC string, GPP string or object"),
 }
 _ZERO, _ONE, _CLICKED = np.uint64(0), np.uint64(1), np.uint64(0xC11C)
 
@@ -307,22 +311,22 @@ class Decoder:
 
     def _consents(self, table: Table, bad: NDArray[np.uint8]) -> NDArray[np.int64]:
         texts = table.texts.get("consent")
-        if texts is None:
+        if texts is None or table.kind != EXPOSURE:
             return np.zeros(len(table), np.int64)
         names, codes = texts.distinct()
         said = np.array([self._consent(name) for name in names], np.int64)[codes]
-        bad[(bad == 0) & (said < 0)] = _LABEL
+        bad[(bad == 0) & (said < 0)] = _CONSENT
         return np.maximum(said, 0)
 
     def _consent(self, text: str | None) -> int:
         """As in `Columns.consent`; -1 for what is no statement."""
         if not text:
             return 0
-        told = {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
         try:
-            return 1 if decode_consent(told, self.labels.consent) else 2
+            granted = decode_consent(consent_of(text), self.labels.consent)
         except BadConsentError:
             return -1
+        return 0 if granted is None else 1 if granted else 2
 
     def _with_ids(self, columns: Columns, table: Table) -> Columns:
         """The events, those with other ids once more for each."""

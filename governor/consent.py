@@ -14,10 +14,11 @@ from itertools import islice
 from typing import Final
 
 import iab_tcf
+import msgspec
 
 from governor.policy import Consent
 
-__all__ = ["BadConsentError", "decode"]
+__all__ = ["BadConsentError", "decode", "from_text"]
 
 RETARGETING: Final = "retargeting"
 """The purpose that rules ask about."""
@@ -72,6 +73,20 @@ def decode(said: object, policy: Consent) -> bool | None:
                 )
             return read(text, policy.purposes, policy.vendor)
     return None
+
+
+def from_text(text: str) -> object:
+    """What a table's column says, as `decode` takes it: ``true``, ``false``, ``1`` or ``0``, a TC
+    string, a GPP string, or the JSON that events have."""
+    granted = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+    if granted is not None:
+        return {RETARGETING: granted}
+    if text.startswith("{"):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text
+    return {"gpp" if "~" in text else "tcf": text}
 
 
 @lru_cache(maxsize=65_536)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from governor.columnar import KINDS, NO_TIME, Table, Texts
+from governor.consent import from_text as consent_of
 from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE
 from governor.events import CONTROL_TYPES
 from governor.records import Records
@@ -200,6 +201,8 @@ def _value(name: str, values: Sequence[Any], source: Source) -> object:
     if len(values) > 1:
         return "-".join("" if value is None else str(value) for value in values)
     value = values[0]
+    if name == "consent" and isinstance(value, (bool, int, str)):
+        return consent_of(str(value)) if value != "" else None
     if isinstance(value, bool) or value is None or name in ("consent", "labels", "ids"):
         return value
     return str(value)

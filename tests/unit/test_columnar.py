@@ -21,6 +21,7 @@ from governor.records import Records
 from governor.rules import compile_rules
 from governor.scopes import Scopes
 from governor.ticks import SECOND
+from tests.unit.test_consent import tc_string
 
 T0 = 1_790_000_000
 LABELS = {"campaign_id": "campaign", "creative_id": "creative", "category": "category"}
@@ -36,7 +37,7 @@ def table(kind: int, rows: list[dict[str, Any]]) -> Table:
         return texts_of([row.get(name) for row in rows])
 
     names = {name for row in rows for name in row}
-    texts = {"event_id", "impression_id", "kind", "type", "tz"} & names
+    texts = {"event_id", "impression_id", "kind", "type", "tz", "consent"} & names
     flags = {"retargeting": False, "measurable": True} if kind == EXPOSURE else {}
     return Table(
         kind,
@@ -133,6 +134,8 @@ GOOD: Mapping[str, Any] = {"event_id": "e", "user_id": "u", "ts": T0, "campaign_
         ({"ts": T0 * 1000}, Reason.MILLISECONDS),
         ({"ts": -5}, Reason.PAST),
         ({"kind": "shown"}, Reason.MISSING_FIELD),
+        ({"consent": "perhaps"}, Reason.WRONG_TYPE),
+        ({"consent": '{"retargeting": '}, Reason.WRONG_TYPE),
     ],
 )
 def test_what_is_no_event_is_refused_and_costs_only_itself(
@@ -142,6 +145,29 @@ def test_what_is_no_event_is_refused_and_costs_only_itself(
     columns, refused = Decoder(labels()).decode(table(EXPOSURE, rows))
     assert [(one.reason, one.rows.tolist()) for one in refused] == [(reason, [1])]
     assert columns.source.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, None),
+        ("", None),
+        ("true", {"retargeting": True}),
+        ("False", {"retargeting": False}),
+        ("0", {"retargeting": False}),
+        (tc_string({1, 3, 4}), {"tcf": tc_string({1, 3, 4})}),
+        (tc_string({1}), {"tcf": tc_string({1})}),
+        (f"DBABMA~{tc_string({1, 3, 4})}", {"gpp": f"DBABMA~{tc_string({1, 3, 4})}"}),
+        ('{"retargeting": true}', {"retargeting": True}),
+        ('{"measurement": true}', {"measurement": True}),
+    ],
+)
+def test_consent_in_a_column_says_what_it_says_in_json(text: str | None, said: object) -> None:
+    columns, refused = Decoder(labels()).decode(table(EXPOSURE, [{**GOOD, "consent": text}]))
+    assert not refused
+    records = Records.of([(b"", json.dumps({**GOOD, "consent": said}).encode(), -1)])
+    expected, _ = decode_impressions(records, labels(), Limits())
+    assert columns.consent.tolist() == expected.consent.tolist()
 
 
 def test_an_engagement_must_say_what_it_answers() -> None:

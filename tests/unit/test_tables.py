@@ -233,6 +233,26 @@ def test_a_table_is_the_same_events_to_a_backfill(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_consent_in_a_column_is_to_a_backfill_what_events_have(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = ["true", "0", "DBABMA~CO", "CO", "", '"{""retargeting"": false}"']
+    lines = [f"e{n},u,{T0 + n},C,{said}" for n, said in enumerate(rows)]
+    path.write_text("\n".join(["event_id,user_id,ts,campaign_id,consent", *lines]))
+    said = [
+        json.loads(records.value(i) or b"").get("consent")
+        for _, records in batches(path, mapped(()))
+        for i in range(len(records))
+    ]
+    assert said == [
+        {"retargeting": True},
+        {"retargeting": False},
+        {"gpp": "DBABMA~CO"},
+        {"tcf": "CO"},
+        None,
+        {"retargeting": False},
+    ]
+
+
 def test_lines_of_json_are_mapped_too(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     row = {"event_id": "e", "uid": "u", "time": T0 * 1000, "campaign_id": "C"}
