@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from governor.partitioning import partitions_of
-from governor.policy import Policy
+from governor.policy import Policy, looks_back
 from governor.records import Records
 from governor.ticks import SECOND, from_seconds
 from streams import topics
@@ -173,16 +173,23 @@ async def until_applied(settings: Settings, say: Callable[[str], None]) -> None:
                 await asyncio.sleep(0.2)
 
 
-def unknown(policy: Policy, oldest: float, now: float) -> list[str]:
-    """What each rule cannot know yet when history begins at ``oldest``; times in epoch seconds."""
+def unknown(policy: Policy, oldest: float, now: float, horizon: int) -> list[str]:
+    """What each rule cannot know yet when history begins at ``oldest``.
+
+    Args:
+        policy: what governs.
+        oldest: the time of the oldest event, in epoch seconds.
+        now: the time, likewise.
+        horizon: how far back rows remember, in ticks.
+    """
     texts = []
     for rule in policy.rules:
-        window: int = getattr(rule, "window", 0) or getattr(rule, "rest", 0) or 0
-        complete = oldest + window / SECOND
-        if complete > now:
+        back = looks_back(rule, policy)
+        seconds = (horizon if back is None else back) / SECOND
+        if oldest + seconds > now:
             texts.append(
-                f"{rule.name} looks back to {_day(now - window / SECOND)}, the history begins "
-                f"{_day(oldest)}: it may throttle too little until {_day(complete)}"
+                f"{rule.name} looks back to {_day(now - seconds)}, the history begins "
+                f"{_day(oldest)}: it may throttle too little until {_day(oldest + seconds)}"
             )
     return texts
 

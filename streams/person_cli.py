@@ -135,6 +135,7 @@ def backfill(
     from streams import backfill as filling
     from streams.history import HistoryError
     from streams.mapping import mapped
+    from streams.settings import ticks
     from streams.topics import TopicError
 
     if bool(files) == bool(topic):
@@ -164,8 +165,8 @@ def backfill(
     filled = exchange(settings, run(), HistoryError, TopicError, ValueError)
     click.echo(f"{filled.events:,} events {'applied' if wait else 'written'}")
     if filled.oldest <= filled.newest:
-        policy = _policy(settings)
-        for text in filling.unknown(policy, filled.oldest, time.time()):
+        policy, horizon = _policy(settings), ticks(settings.history)
+        for text in filling.unknown(policy, filled.oldest, time.time(), horizon):
             click.echo(text)
 
 

@@ -3,6 +3,7 @@
 `load` reports every mistake of a file at once, each with its line and what to write instead.
 """
 
+from governor.policy.checks import looks_back
 from governor.policy.durations import duration, written
 from governor.policy.fields import DIMENSIONS, MAX_ROW_LIMIT
 from governor.policy.loading import default_text, load
@@ -53,6 +54,7 @@ __all__ = [
     "default_text",
     "duration",
     "load",
+    "looks_back",
     "multiplied",
     "written",
 ]

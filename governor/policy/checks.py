@@ -23,7 +23,7 @@ from governor.policy.model import (
 )
 from governor.policy.reading import Path, line_of
 
-__all__ = ["Checked"]
+__all__ = ["Checked", "looks_back"]
 
 _INSIDE: Final = {"day": {"day", "week", "month"}, "week": {"week"}, "month": {"month"}}
 """Which calendar periods hold every one of a kind whole."""
@@ -294,6 +294,17 @@ def _beyond(rule: Scoped, policy: Policy, bounds: Bounds) -> Iterator[tuple[str,
             f"GOVERNOR_HISTORY to {written(state)} or more"
         )
         yield "match", message
+
+
+def looks_back(rule: Scoped, policy: Policy) -> int | None:
+    """How far back a rule looks at most, with all that modifies it, in ticks; None: as far as rows
+    remember."""
+    if isinstance(rule, Fatigue):
+        return None
+    longest: int = rule.window if isinstance(rule, Cap) else _longest(rule, policy)[1]
+    if rule.lifecycle:
+        return max(longest, policy.lifecycle.engaged, policy.lifecycle.customer)
+    return longest
 
 
 def _longest(rule: Scoped, policy: Policy) -> tuple[str, int, str]:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from governor.policy import load
+from governor.ticks import SECOND
 from streams.backfill import unknown
 from streams.history import HistoryError, batches
 
 DAY = 86400.0
+HORIZON = 32 * 86_400 * SECOND
 NOW = 1_790_000_000.0
 
 
@@ -61,6 +63,36 @@ def test_a_damaged_archive_says_so(tmp_path: Path) -> None:
         list(batches(path))
 
 
+def test_how_far_a_rule_looks_back_is_with_all_that_modifies_it() -> None:
+    policy = load(
+        """
+        rules:
+          - {name: ignored, reaction: {ignored: 2, within: 1d, levels: 4}, per: campaign, rest: 1d}
+          - {name: month, cap: 9, per: user, calendar: month}
+          - {name: pause, spacing: 5d, per: campaign}
+          - {name: buyers, cap: 9, per: user, window: 1h, match: {lifecycle: customer}}
+          - {name: tired, fatigue: {}, per: campaign}
+        sensitive: {categories: [Alcoholic Beverages], multiplier: 2}
+        lifecycle: {engaged: 1d, customer: 30d}
+        """
+    )
+    for name, days in (
+        ("ignored", 17),
+        ("month", 32),
+        ("pause", 10),
+        ("buyers", 30),
+        ("tired", 60),
+    ):
+        named = [
+            {
+                text.split()[0]
+                for text in unknown(policy, NOW - back * DAY, NOW, 60 * 86_400 * SECOND)
+            }
+            for back in (days - 1, days)
+        ]
+        assert name in named[0] - named[1]
+
+
 def test_a_rule_that_looks_behind_the_history_is_named() -> None:
     policy = load(
         """
@@ -70,7 +102,7 @@ def test_a_rule_that_looks_behind_the_history_is_named() -> None:
           - {name: bought, reaction: conversion, per: campaign, rest: 20d}
         """
     )
-    assert unknown(policy, NOW - 31 * DAY, NOW) == []
-    told = unknown(policy, NOW - 10 * DAY, NOW)
+    assert unknown(policy, NOW - 31 * DAY, NOW, HORIZON) == []
+    told = unknown(policy, NOW - 10 * DAY, NOW, HORIZON)
     assert [text.split()[0] for text in told] == ["month", "bought"]
     assert "2026-10-11" in told[0]
