@@ -16,7 +16,7 @@ Each of these depends on the set of events and not on their order, so the row do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from governor.entries import CONTROL, ENGAGEMENT, EXPOSURE, kind_of, shadowed
 from governor.evaluation import supply
 from governor.events import MAX_ID_BYTES, Columns
 from governor.excluding import excluded
-from governor.fatigue.histories import History, history_of
+from governor.fatigue.histories import History, histories_of
 from governor.fatigue.sampling import Marks, Sampled, Shares, choose
 from governor.fatigue.versions import Version
 from governor.hashing import hash_bytes
@@ -318,12 +318,22 @@ class Ledger:
 
     def history(self, key: str) -> History | None:
         """What became of an id's exposures; None for an id without a row."""
-        row = self._find(key)
-        if row < 0 or length_of(self._rows.header[row, 0]) == 0:
-            return None
+        found = self.histories([key.encode()])
+        return found[0][1] if found else None
+
+    def histories(self, keys: Sequence[bytes]) -> list[tuple[bytes, History]]:
+        """What became of the exposures of each id that has a row, by row key."""
+        if not keys:
+            return []
+        text = np.frombuffer(b"".join(keys), np.uint8)
+        size = np.array([len(key) for key in keys], np.int64)
+        row = np.empty(len(keys), np.int64)
+        _rows_of(self._rows, text, np.cumsum(size) - size, size, row)
+        there = np.flatnonzero(row >= 0)
         arrays = self._scratch.sized(slots=self.scopes.slots)
         ads = self.scopes.ads
-        return history_of(self._rows, row, self.rules.arrays, ads, self.labels, arrays)
+        made = histories_of(self._rows, row[there], self.rules.arrays, ads, self.labels, arrays)
+        return list(zip((keys[i] for i in there.tolist()), made, strict=True))
 
     def raw(self, key: str) -> bytes:
         """An id's raw set as `merge` takes it, of this ledger or another; empty without a row."""
@@ -515,6 +525,21 @@ class _Observed:
 @compiled
 def _row_of(table: Rows, text: NDArray[np.uint8]) -> int:
     return find(table, hash_bytes(text, 0, len(text)), text, 0, len(text))
+
+
+@compiled
+def _rows_of(
+    table: Rows,
+    text: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    size: NDArray[np.int64],
+    row: NDArray[np.int64],
+) -> None:
+    """The row of each id; -1 where it has none, or an empty one."""
+    for k in range(len(start)):
+        row[k] = find(table, hash_bytes(text, start[k], size[k]), text, start[k], size[k])
+        if row[k] >= 0 and length_of(table.header[row[k], 0]) == 0:
+            row[k] = -1
 
 
 @compiled

@@ -71,6 +71,7 @@ class Aggregator(Service):
         owns: whether this worker has partition 0.
         write: writes to partition 0 of topics as its owner.
         metrics: what is shown of it.
+        there: how many people there are at least, as far as this worker can tell.
     """
 
     mundane_level = "debug"
@@ -82,6 +83,7 @@ class Aggregator(Service):
         owns: Callable[[], bool],
         write: Write,
         metrics: Metrics,
+        there: Callable[[], int],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -90,6 +92,7 @@ class Aggregator(Service):
         self._owns = owns
         self._write = write
         self._metrics = metrics
+        self._there = there
         self._counted_until = 0
 
     @Service.task
@@ -122,7 +125,8 @@ class Aggregator(Service):
                 self._take(samples, fetched.get(part, ()))
                 if await reading.position(part) < end:
                     continue
-                if len(samples) > CUT_RATIO * self._settings.sample_people:
+                expected = max(len(samples), self._there() >> held.shares.halvings)
+                if expected > CUT_RATIO * self._settings.sample_people:
                     await self._adapt(samples, held)
                 if time.monotonic() >= due and samples.changes != done:
                     done = samples.changes
@@ -181,7 +185,7 @@ class Aggregator(Service):
 
     async def _adapt(self, samples: Samples, held: Held) -> None:
         """Adapt who is observed, and let go of those who are not any more."""
-        shares = samples.adapted(held.shares, self._settings.sample_people)
+        shares = samples.adapted(held.shares, self._settings.sample_people, self._there())
         if shares != held.shares:
             await self._publish([shares_record(shares)], held)
             told = {"one_in": 1 << shares.halvings, "campaigns_with_more": len(shares.campaigns)}

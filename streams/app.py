@@ -142,7 +142,12 @@ class Governor(faust.App):
         )
         self.live_curves = LiveCurves(settings, self.learn, self.observe)
         self.aggregator = Aggregator(
-            settings, lambda: self.policy, self._aggregates, self.outbox.write, self.metrics
+            settings,
+            lambda: self.policy,
+            self._aggregates,
+            self.outbox.write,
+            self.metrics,
+            self._people,
         )
         for kind in (*topics.EVENT_TOPICS, repartition.TOPIC):
             self._govern(kind)
@@ -211,6 +216,12 @@ class Governor(faust.App):
     def _aggregates(self) -> bool:
         """Whether this worker makes the curves."""
         return 0 in self.live_ledgers()
+
+    def _people(self) -> int:
+        """How many people there are, if other partitions have as many as those of this worker."""
+        live = self.live_ledgers().values()
+        rows = sum(map(len, live))
+        return rows * self.conf.topic_partitions // len(live) if live else 0
 
     async def _drained(self) -> set[int]:
         """The live partitions of which all that is there has been applied and acked."""

@@ -83,9 +83,10 @@ class Observer(Service):
         await self._producer.stop()
 
     def observe(self, shares: Shares) -> None:
-        """Observe these from now on, and go through all rows for them."""
+        """Observe these from now on, and go through all rows for those who were not before."""
+        if not shares.within(self.shares):
+            self._through.clear()
         self.shares = shares
-        self._through.clear()
 
     def erased(self, keys: Iterable[bytes]) -> None:
         """Tell with the next flush that nothing is known of these ids."""
@@ -149,16 +150,14 @@ class Observer(Service):
             first = following or -1
             self._through[partition] = ledger, first
 
-    async def _tell_of(self, partition: int, ledger: Ledger, keys: Iterable[bytes]) -> None:
+    async def _tell_of(self, partition: int, ledger: Ledger, keys: Sequence[bytes]) -> None:
         """Tell of some people, unless the partition has gone meanwhile."""
         if not self._is_live(partition, ledger):
             return
-        records = []
-        for key in keys:
-            history = ledger.history(key.decode())
-            if history is not None:
-                records.append(history_record(self.marks.of(key), partition, history))
-        await self._send(records)
+        widest = self.shares.widest
+        marked = ((self.marks.of(key), one) for key, one in ledger.histories(keys))
+        # Shares may have shrunk since they changed.
+        await self._send([history_record(m, partition, one) for m, one in marked if m <= widest])
 
     def _is_live(self, partition: int, ledger: Ledger) -> bool:
         return self._ledgers().get(partition) is ledger

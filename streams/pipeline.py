@@ -119,9 +119,13 @@ _EVENTS = {byte: kind for kind, byte in KINDS.items()}
 _FOREIGN = "not the governor's: only workers write to this topic"
 
 
+_STOP = b'{"label":"user","state":"throttled","factor":0,"from":1,"until":null}'
+
+
 def warm_up(ledger: Ledger, gate: Gate) -> None:
     """Compile all that the path of an event runs, before anyone waits for it."""
     home = Home(0, 2, ledger, gate)
+    home.told.publish(Records.of([(b"u", _STOP, 0)]), 0)
     event = b'{"event_id":"e","user_id":"u","ts":1,"campaign_id":"c","type":"click"'
     plain, several = event + b"}", event + b',"ids":{"device":"d","household":"h"}}'
     records = Records.of([(b"u", plain, 1000), (b"u", several, 1000)])
@@ -136,6 +140,7 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.decide("u")
     ledger.history("u")
     ledger.observed(0, 1)
+    ledger.survey(1)
     shown = from_columns([1], [1], campaign=[0], engaged=[False], campaigns=["c"])
     observed(shown, unknown(1), "campaign", 0, 0, 2)
     ledger.sweep(1)

@@ -24,10 +24,11 @@ from governor.scopes import ALWAYS, UNSEEN, Ads, Col
 from governor.scratch import Row, ScratchArrays
 from governor.situation import look
 
-__all__ = ["ARMS", "History", "HistoryError", "history_of"]
+__all__ = ["ARMS", "History", "HistoryError", "Outline", "histories_of"]
 
 _TS, _AD, _ANSWER, _SETTLES, _MEASURABLE, _COLUMNS = 0, 1, 2, 3, 4, 5
-_BARE, _NOW, _REFUSED = Row.BARE, Row.NOW, Row.REFUSED
+_ABOUT = 3
+_BARE, _NOW, _REFUSED, _ARM = Row.BARE, Row.NOW, Row.REFUSED, Row.ARM
 _FLAGS = Col.FLAGS
 _UNMEASURABLE, _NOTHING = np.uint64(UNMEASURABLE), np.uint64(0)
 
@@ -82,13 +83,7 @@ class History:
         Raises:
             HistoryError: it is of another format.
         """
-        try:
-            number, now, ads, ts, ad, answer, settles, measurable, arm = _decode(value)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise HistoryError(str(error)) from error
-        sizes = {len(each) for each in (ts, ad, answer, settles, measurable)}
-        if number != _FORMAT or len(sizes) > 1 or any(not 0 <= each < len(ads) for each in ad):
-            raise HistoryError(f"format {number}, columns of {sizes}")
+        _, now, ads, ts, ad, answer, settles, measurable, arm = _fields(value)
         return cls(
             now,
             ads,
@@ -101,42 +96,123 @@ class History:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is asked of every history all the time, without making its columns."""
+
+    first: int | None
+    """Time of the first exposure, in ticks, where there is one."""
+    campaigns: frozenset[str]
+    arm: str
+
+    @classmethod
+    def of(cls, value: bytes) -> Outline:
+        """From a record's value.
+
+        Raises:
+            HistoryError: it is of another format.
+        """
+        _, _, ads, ts, _, _, _, _, arm = _fields(value)
+        return cls(ts[0] if ts else None, frozenset(ad.get("campaign", "") for ad in ads), arm)
+
+
 ARMS = ("governed", "holdout", "ungoverned")
 """By number of the row's arm."""
 
 _FORMAT = 1
-_decode = msgspec.msgpack.Decoder(
-    tuple[
-        int,
-        int,
-        list[dict[str, str]],
-        list[int],
-        list[int],
-        list[int],
-        list[int],
-        list[bool],
-        str,
-    ]
-).decode
+_Fields = tuple[
+    int,
+    int,
+    list[dict[str, str]],
+    list[int],
+    list[int],
+    list[int],
+    list[int],
+    list[bool],
+    str,
+]
+_decode = msgspec.msgpack.Decoder(_Fields).decode
 
 
-def history_of(
-    table: Rows, row: int, rules: RuleArrays, ads: Ads, labels: Labels, scratch: ScratchArrays
-) -> History:
-    """The history of a row that is not empty."""
-    out = np.empty((length_of(table.header[row, 0]), _COLUMNS), np.int64)
-    columns = out[: _extract(table, row, rules, ads, scratch, out)]
-    used, ad = np.unique(columns[:, _AD], return_inverse=True)
-    return History(
-        int(scratch.row[Row.NOW]),
-        [labels.labels_of(int(number)) for number in used],
-        columns[:, _TS].copy(),
-        ad.astype(np.int64),
-        columns[:, _ANSWER].copy(),
-        columns[:, _SETTLES].copy(),
-        columns[:, _MEASURABLE].astype(np.bool_),
-        ARMS[int(scratch.row[Row.ARM])],
-    )
+def _fields(value: bytes) -> _Fields:
+    try:
+        fields: _Fields = _decode(value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise HistoryError(str(error)) from error
+    number, _, ads, ts, ad, answer, settles, measurable, _ = fields
+    sizes = {len(ts), len(ad), len(answer), len(settles), len(measurable)}
+    if number != _FORMAT or len(sizes) > 1 or (ad and not 0 <= min(ad) <= max(ad) < len(ads)):
+        raise HistoryError(f"format {number}, columns of {sizes}")
+    return fields
+
+
+def histories_of(
+    table: Rows,
+    rows: NDArray[np.int64],
+    rules: RuleArrays,
+    ads: Ads,
+    labels: Labels,
+    scratch: ScratchArrays,
+) -> list[History]:
+    """The histories of rows of which none is empty, each by itself."""
+    most = int(_entries_of(table, rows))
+    out = np.empty((most, _COLUMNS), np.int64)
+    about = np.empty((len(rows), _ABOUT), np.int64)
+    _extract_all(table, rows, rules, ads, scratch, out, about)
+    known: dict[int, dict[str, str]] = {}
+    made = []
+    begin = 0
+    for end, now, arm in about.tolist():
+        columns = out[begin:end]
+        ad = columns[:, _AD].tolist()
+        used = sorted(set(ad))
+        for number in used:
+            if number not in known:
+                known[number] = labels.labels_of(number)
+        place = {number: at for at, number in enumerate(used)}
+        made.append(
+            History(
+                now,
+                [known[number] for number in used],
+                columns[:, _TS],
+                np.array([place[number] for number in ad], np.int64),
+                columns[:, _ANSWER],
+                columns[:, _SETTLES],
+                columns[:, _MEASURABLE].astype(np.bool_),
+                ARMS[arm],
+            )
+        )
+        begin = end
+    return made
+
+
+@compiled
+def _entries_of(table: Rows, rows: NDArray[np.int64]) -> int:
+    """Entries of rows, all together."""
+    entries = 0
+    for row in rows:
+        entries += length_of(table.header[row, 0])
+    return entries
+
+
+@compiled
+def _extract_all(
+    table: Rows,
+    rows: NDArray[np.int64],
+    rules: RuleArrays,
+    ads: Ads,
+    scratch: ScratchArrays,
+    out: NDArray[np.int64],
+    about: NDArray[np.int64],
+) -> None:
+    """Write the exposures of each row into ``out``; where they end, the row's newest event and its
+    arm into ``about``."""
+    end = 0
+    for k in range(len(rows)):
+        end += _extract(table, rows[k], rules, ads, scratch, out[end:])
+        about[k, 0] = end
+        about[k, 1] = scratch.row[_NOW]
+        about[k, 2] = scratch.row[_ARM]
 
 
 @compiled

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.fatigue.exposures import Exposures, from_columns
-from governor.fatigue.histories import History, HistoryError
+from governor.fatigue.histories import History, HistoryError, Outline
 from governor.fatigue.sampling import MOST_HALVINGS, Shares
 from governor.ticks import SECOND
 
@@ -77,10 +77,9 @@ def clock_record(partition: int, newest: int, *, drained: bool) -> tuple[bytes, 
 @dataclass(frozen=True, slots=True)
 class _Person:
     partition: int
-    history: History
-    ad: NDArray[np.int64]
-    """Of each exposure, in `Samples` numbering."""
-    campaigns: frozenset[str]
+    value: bytes
+    """The record's: columns are made of it when all are asked for."""
+    outline: Outline
 
 
 class Samples:
@@ -119,20 +118,7 @@ class Samples:
             self._people.pop(mark, None)
             return
         (partition,) = _PARTITION.unpack(value[:2])
-        history = history_of(value)
-        numbers = [
-            self._ads.setdefault(
-                (ad.get("campaign", ""), ad.get("creative", ""), ad.get("category", "")),
-                len(self._ads),
-            )
-            for ad in history.ads
-        ]
-        self._people[mark] = _Person(
-            partition,
-            history,
-            np.array(numbers, np.int64)[history.ad] if numbers else history.ad,
-            frozenset(ad.get("campaign", "") for ad in history.ads),
-        )
+        self._people[mark] = _Person(partition, value, Outline.of(value[_PARTITION.size :]))
 
     def clock(self, partition: int) -> int:
         """Up to when everything of a partition is known, in ticks."""
@@ -156,15 +142,16 @@ class Samples:
     @property
     def since(self) -> int:
         """The earliest exposure that is held: before it nobody has been observed."""
-        return min((int(one.history.ts[0]) for one in self._people.values() if len(one.history)),
-                   default=0)  # fmt: skip
+        firsts = (one.outline.first for one in self._people.values())
+        return min((first for first in firsts if first is not None), default=0)
 
     def exposures(self) -> Exposures:
         """All that is held, in an order that depends on nothing but what is held."""
         marks = sorted(self._people)
         people = [self._people[mark] for mark in marks]
-        sizes = [len(one.history) for one in people]
-        ad = _joined([one.ad for one in people])
+        histories = [history_of(one.value) for one in people]
+        sizes = [len(one) for one in histories]
+        ad = _joined([self._numbered(one) for one in histories])
         names = [("", "", "")] * len(self._ads)
         for name, number in self._ads.items():
             names[number] = name
@@ -175,19 +162,19 @@ class Samples:
             column = np.array([place.get(name[i], -1) for name in names] or [-1], np.int32)
             columns.append(column[ad])
             known.append(values)
-        answer = _joined([one.history.answer for one in people])
+        answer = _joined([one.answer for one in histories])
         clocks = np.array([self.clock(one.partition) for one in people], np.int64)
-        settles = _joined([one.history.settles for one in people])
+        settles = _joined([one.settles for one in histories])
         return from_columns(
             np.repeat(np.array(marks, np.uint64), sizes),
-            _joined([one.history.ts for one in people]),
+            _joined([one.ts for one in histories]),
             campaign=columns[0],
             campaigns=known[0],
             creative=columns[1],
             creatives=known[1],
             category=columns[2],
             categories=known[2],
-            measurable=_joined([one.history.measurable.astype(np.int64) for one in people]).astype(
+            measurable=_joined([one.measurable.astype(np.int64) for one in histories]).astype(
                 np.bool_
             ),
             engaged=answer >= 0,
@@ -195,19 +182,30 @@ class Samples:
             settled=settles <= np.repeat(clocks, sizes),
         )
 
+    def _numbered(self, history: History) -> NDArray[np.int64]:
+        """The ad of each exposure, as `_ads` numbers them."""
+        numbers = [
+            self._ads.setdefault(
+                (ad.get("campaign", ""), ad.get("creative", ""), ad.get("category", "")),
+                len(self._ads),
+            )
+            for ad in history.ads
+        ]
+        return np.array(numbers, np.int64)[history.ad] if numbers else history.ad
+
     def arms(self) -> dict[int, str]:
         """The arm of everybody who is observed, by mark."""
-        return {mark: one.history.arm for mark, one in self._people.items()}
+        return {mark: one.outline.arm for mark, one in self._people.items()}
 
     def outside(self, shares: Shares) -> list[int]:
         """Marks of people who are held and not within any share."""
         return [
             mark
             for mark, one in self._people.items()
-            if all(mark > shares.bound(campaign) for campaign in one.campaigns)
+            if all(mark > shares.bound(campaign) for campaign in one.outline.campaigns)
         ]
 
-    def adapted(self, shares: Shares, most: int) -> Shares:
+    def adapted(self, shares: Shares, most: int, there: int = 0) -> Shares:
         """Shares under which no more than ``most`` people are held, and campaigns that few people
         see have more of them than others, as far as there is room.
 
@@ -215,13 +213,19 @@ class Samples:
         than a quarter it is doubled until about half as many are expected. While there is room, a
         campaign of which fewer than `ENOUGH` people are held has its share doubled; one of which
         four times as many are, halved.
+
+        Of ``there`` people that are known to be there no share is so large that it would hold more
+        than ``most``, whether they are held already or not.
         """
-        people = Counter(c for one in self._people.values() for c in one.campaigns if c)
+        people = Counter(c for one in self._people.values() for c in one.outline.campaigns if c)
+        least = 0
+        while there >> least > most and least < MOST_HALVINGS:
+            least += 1
         if len(self) > most:
-            return self._fewer(shares, most)
-        halvings = shares.halvings
+            return self._fewer(shares, most, least)
+        halvings = max(shares.halvings, least)
         expected = max(1, len(self))
-        while halvings and expected < most // 4:
+        while halvings > least and expected < most // 4:
             halvings, expected = halvings - 1, 2 * expected
         room = len(self) < most // 2
         named = {}
@@ -235,7 +239,8 @@ class Samples:
                 named[campaign] = own
         return Shares(halvings, named)
 
-    def _fewer(self, shares: Shares, most: int) -> Shares:
+    def _fewer(self, shares: Shares, most: int, least: int) -> Shares:
+        shares = replace(shares, halvings=max(shares.halvings, least))
         while len(self) - len(self.outside(shares)) > most and shares.halvings < MOST_HALVINGS:
             named = {name: halvings + 1 for name, halvings in shares.campaigns.items()}
             shares = replace(shares, halvings=shares.halvings + 1, campaigns=named)

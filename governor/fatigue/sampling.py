@@ -45,6 +45,12 @@ class Shares:
         """The largest mark within a campaign's share."""
         return _ALL >> self.of(campaign)
 
+    def within(self, others: Shares) -> bool:
+        """Whether whoever is observed is observed under the others too."""
+        return self.halvings >= others.halvings and all(
+            halvings >= others.of(campaign) for campaign, halvings in self.campaigns.items()
+        )
+
     @property
     def widest(self) -> int:
         """The largest mark within any."""
@@ -100,15 +106,27 @@ def choose(
     mark = np.zeros(len(rows), np.uint64)
     chosen = np.zeros(len(rows), np.uint8)
     _choose(table, rows, marks.key[0], marks.key[1], bound, np.uint64(widest), mark, chosen)
-    changed = []
-    for i in np.flatnonzero(chosen == _CHANGED):
-        header1 = table.header[rows[i], 1]
-        start = id_start(header1)
-        changed.append(table.ids[start : start + id_size(header1)].tobytes())
+    spans = np.empty((int((chosen == _CHANGED).sum()), 2), np.int64)
+    _spans(table, rows, chosen, spans)
+    changed = [table.ids[start:end].tobytes() for start, end in spans.tolist()]
     return Sampled(changed, mark[chosen == _LEFT].tolist())
 
 
 _CHANGED, _LEFT = 1, 2
+
+
+@compiled
+def _spans(
+    table: Rows, rows: NDArray[np.int64], chosen: NDArray[np.uint8], spans: NDArray[np.int64]
+) -> None:
+    """Where the ids of changed rows begin and end."""
+    n = 0
+    for k in range(len(rows)):
+        if chosen[k] == _CHANGED:
+            header1 = table.header[rows[k], 1]
+            spans[n, 0] = id_start(header1)
+            spans[n, 1] = id_start(header1) + id_size(header1)
+            n += 1
 
 
 @compiled

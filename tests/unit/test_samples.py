@@ -229,6 +229,26 @@ def test_shares_keep_within_what_can_be_held() -> None:
     assert few.of("C1") < few.halvings, "few people see this campaign"
 
 
+def test_shares_go_by_how_many_people_there_are_before_any_of_them_is_held() -> None:
+    nobody, few = samples(), samples(history_record(1, 0, history()))
+    for made in (nobody, few):
+        for shares in (Shares(), Shares(0), Shares(12)):
+            adapted = made.adapted(shares, 100, there=10_000)
+            assert 10_000 >> adapted.halvings <= 100
+    assert few.adapted(Shares(9), 100, there=10_000).halvings == 7, "as many as there is room for"
+    assert few.adapted(Shares(3), 100, there=50).halvings == 0
+
+
+def test_a_share_is_within_another_when_it_lets_nobody_else_in() -> None:
+    assert Shares(3).within(Shares(3))
+    assert Shares(4).within(Shares(3))
+    assert not Shares(2).within(Shares(3))
+    assert Shares(5, {"C1": 3}).within(Shares(4, {"C1": 2}))
+    assert Shares(5, {"C1": 3}).within(Shares(3))
+    assert not Shares(5, {"C1": 3}).within(Shares(4))
+    assert Shares(4).within(Shares(4, {"C1": 2}))
+
+
 # ---- Buckets -----------------------------------------------------------------------------------
 
 
