@@ -1,19 +1,25 @@
-"""How active a person is, as far as one can know at each exposure.
+"""How active a person is: a factor of the pace at which they are shown ads of any kind.
 
-Heavy users reach higher depths, and may answer more or less than others. What is known of a
-person's activity grows while they are watched; at each exposure it is the mean, given the past, of
-a factor lambda ~ Gamma(c, c) that multiplies the rates at which the person is shown this label and
-everything else. As nothing but the past enters, an ad server that stops showing a label (for
-whatever reason that was observed) does not bend it: how often somebody was shown the label *in all*
-would, as that depends on their answers.
+Heavy users reach higher depths, and may answer more or less than others. A person's activity is the
+mean, given all that was counted, of a factor lambda ~ Gamma(c, c) of an average person's pace. It
+is of *all* ads together, as one that is not shown any more leaves its place to another; how often
+somebody was shown one label would depend on their answers to it. Where the places stay empty (a
+log of one advertiser, who stops bidding for a person), the pace of those who seem to have been
+stopped is compared with what it was, and less is expected of their time after that.
+
+Taking the past of each exposure alone would have the answers tell of activity as well: those who
+did not answer and are still shown the ad are less active than they seemed at first, which counts
+twice if what is known of them changes. A factor that is the same at all exposures of a person is
+part of their propensity, and stays there.
 
 Exposures come in bursts, so counts are worth less than a Poisson process's by a factor, which is
-estimated as c is: from the counts of two halves of a time.
+estimated as c is: from the counts of the two halves of the time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +29,15 @@ from governor.fatigue.exposures import DAY, Exposures
 
 __all__ = ["Pace", "activities"]
 
+_LEAST: Final = 50
+"""People from whom on one can tell how they differ."""
+
+_MISSED: Final = 5.0
+"""Exposures to a label that a person should have had since their last one, if it was stopped."""
+
+_MANY: Final = 0.05
+"""Share of people who must seem to have been stopped for their pace to be looked at."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -31,49 +46,49 @@ class Pace:
     Attributes:
         shape: c of the gamma distribution of lambda.
         burst: by how much less a count tells than a Poisson process's.
-        before, beside, own: exposures a day of an average person: to other labels before the first
-            one to this, to others while this is shown, and to this.
+        daily: exposures a day of an average person, of all labels.
+        own: to the label, while it is shown.
+        left: the share of `daily` that people have whom the label is not shown to any more.
     """
 
     shape: float
     burst: float
-    before: float
-    beside: float
+    daily: float
     own: float
+    left: float
 
 
 def activities(
-    exposures: Exposures, order: NDArray[np.int64], begin: NDArray[np.int64], since: int
+    exposures: Exposures, order: NDArray[np.int64], begin: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], Pace] | None:
-    """E[lambda | past] at each exposure of ``order``; None where nothing else was shown.
+    """E[lambda] of each course (a person's exposures to the label); None where nothing else was
+    shown.
 
     Args:
         order: the label's exposures, sorted by (course, ts).
         begin: where each course begins, and the end.
-        since: from when on people are watched, ticks.
     """
     courses = len(begin) - 1
-    counts = np.zeros((courses, 6))
-    _count(exposures.person, exposures.ts, order, begin, since, counts)
-    if courses < 50 or counts[:, 1].sum() + counts[:, 3].sum() < courses:
+    since, until = int(exposures.ts.min()), int(exposures.ts.max())
+    counts = np.zeros((courses, 4))
+    _count(exposures.person, exposures.ts, order, begin, since, until, counts)
+    shown, others, early = counts[:, 0], counts[:, 1], counts[:, 2]
+    days = (until - since) / DAY
+    if courses < _LEAST or others.sum() < courses or days <= 0.0:
         return None
-    shape, burst = _spread(counts)
-    time, before, span, beside, repeats = (counts[:, i] for i in range(5))
-    pace = Pace(shape, burst, *(_rate(before, time), _rate(beside, span), _rate(repeats, span)))
-    for _ in range(4):
-        told = time * pace.before + span * (pace.beside + pace.own)
-        seen = before + beside + repeats
-        known = (shape + seen / burst) / (shape + told / burst)
-        pace = Pace(
-            shape, burst,
-            _rate(before, time * known), _rate(beside, span * known), _rate(repeats, span * known),
-        )  # fmt: skip
-    out = np.zeros(len(order))
-    _filter(
-        exposures.person, exposures.ts, order, begin, since,
-        shape, burst, pace.before / DAY, pace.beside / DAY, pace.own / DAY, out,
-    )  # fmt: skip
-    return out, pace
+    shape, burst = _spread(early / days, (shown - early) / days, days)
+    span = (exposures.ts[order[begin[1:] - 1]] - exposures.ts[order[begin[:-1]]]) / DAY
+    after, repeats = counts[:, 3], shown - others - 1.0
+    rest = (until - exposures.ts[order[begin[1:] - 1]]) / DAY
+    known, left = np.ones(courses), 1.0
+    for _ in range(5):
+        stopped = rest * known * _rate(repeats, span * known) > _MISSED
+        time = days - rest + rest * np.where(stopped, left, 1.0)
+        daily = _rate(shown, time * known)
+        known = (shape + shown / burst) / (shape + time * daily / burst)
+        if stopped.mean() > _MANY:
+            left = min(1.0, _rate(after[stopped], (rest * known)[stopped]) / daily)
+    return known, Pace(shape, burst, daily, _rate(repeats, span * known), left)
 
 
 def _rate(count: NDArray[np.float64], days: NDArray[np.float64]) -> float:
@@ -81,29 +96,19 @@ def _rate(count: NDArray[np.float64], days: NDArray[np.float64]) -> float:
     return float(count.sum()) / whole if whole > 0 else 0.0
 
 
-def _spread(counts: NDArray[np.float64]) -> tuple[float, float]:
-    """c and the burst factor: the halves' covariance is lambda's variance, the rest is noise."""
-    time, before = counts[:, 0], counts[:, 1]
-    known = time >= 1.0
-    if known.mean() > 0.5 and before.sum() > 0:
-        halves, days = counts[known, 5], time[known]
-        first, second = halves / days, (before[known] - halves) / days
-    else:
-        # Nothing before: the time while the label is shown, which is known to less people.
-        long = counts[:, 2] >= 1.0
-        if long.sum() < 50:
-            return 1.0, 2.0
-        days = counts[long, 2]
-        first = second = (counts[long, 3] + counts[long, 4]) / days
-        mean = float(first.mean())
-        variance = float(np.var(first)) - 2.0 * mean * float((1.0 / days).mean())
-        return float(np.clip(mean**2 / max(variance, 1e-9), 0.2, 50.0)), 2.0
+def _spread(
+    first: NDArray[np.float64], second: NDArray[np.float64], days: float
+) -> tuple[float, float]:
+    """c and the burst factor: the halves' covariance is lambda's variance, the rest is noise.
+
+    Args:
+        first, second: exposures in either half of the time, over all its days.
+    """
     mean = float((first + second).mean()) / 2
     together = float(np.cov(first, second)[0, 1])
     noise = (float(np.var(first) + np.var(second)) / 2 - together) / mean
-    burst = noise / float((1.0 / days).mean())
     shape = mean**2 / max(together, 1e-9)
-    return float(np.clip(shape, 0.2, 50.0)), float(np.clip(burst, 1.0, 20.0))
+    return float(np.clip(shape, 0.2, 50.0)), float(np.clip(noise * days, 1.0, 20.0))
 
 
 @compiled
@@ -113,47 +118,22 @@ def _count(
     order: NDArray[np.int64],
     begin: NDArray[np.int64],
     since: int,
+    until: int,
     counts: NDArray[np.float64],
 ) -> None:
-    """Of each course: days before, exposures then; days from first to last, others and own then;
-    exposures in the first half of the days before."""
+    """Of each course's person: all exposures, those to other labels, those in the first half of the
+    time, and those after the course's last one."""
+    half = since + (until - since) // 2
     for c in range(len(begin) - 1):
         head, tail = order[begin[c]], order[begin[c + 1] - 1]
-        counts[c, 0] = (ts[head] - since) / DAY
-        counts[c, 2] = (ts[tail] - ts[head]) / DAY
-        counts[c, 4] = begin[c + 1] - begin[c] - 1
-        counts[c, 3] = (tail - head) - counts[c, 4]
-        half = since + (ts[head] - since) // 2
-        i = head - 1
-        while i >= 0 and person[i] == person[head]:
-            counts[c, 1] += 1.0
+        first, last = head, tail
+        while first > 0 and person[first - 1] == person[head]:
+            first -= 1
+        while last + 1 < len(person) and person[last + 1] == person[head]:
+            last += 1
+        counts[c, 0] = last - first + 1
+        counts[c, 1] = counts[c, 0] - (begin[c + 1] - begin[c])
+        counts[c, 3] = last - tail
+        for i in range(first, last + 1):
             if ts[i] < half:
-                counts[c, 5] += 1.0
-            i -= 1
-
-
-@compiled
-def _filter(
-    person: NDArray[np.uint64],
-    ts: NDArray[np.int64],
-    order: NDArray[np.int64],
-    begin: NDArray[np.int64],
-    since: int,
-    shape: float,
-    burst: float,
-    before: float,
-    beside: float,
-    own: float,
-    out: NDArray[np.float64],
-) -> None:
-    for c in range(len(begin) - 1):
-        head = order[begin[c]]
-        earlier = head
-        while earlier > 0 and person[earlier - 1] == person[head]:
-            earlier -= 1
-        for place in range(begin[c], begin[c + 1]):
-            i = order[place]
-            told = (ts[head] - since) * before + (ts[i] - ts[head]) * (beside + own)
-            # The exposure by which the course began is not counted: it was waited for.
-            seen = i - earlier - (1.0 if place > begin[c] else 0.0)
-            out[place] = (shape + seen / burst) / (shape + told / burst)
+                counts[c, 2] += 1.0

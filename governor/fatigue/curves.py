@@ -78,6 +78,8 @@ class Curve:
         identified: whether fatigue can be told from selection here.
         reason: why not, in words; empty where it is.
         source: ``own`` data, or the label whose curve this one is for want of them.
+        worth: what an exposure gives these days to somebody of average propensity, relative to a
+            first exposure: the mean of base and f over what was shown lately, over ``base[0]``.
         outliers: hashes of people left out because nobody engages like that.
         depths: the lines of the report.
     """
@@ -96,6 +98,7 @@ class Curve:
     identified: bool
     reason: str = ""
     source: str = "own"
+    worth: float = 1.0
     outliers: tuple[int, ...] = ()
     depths: tuple[Depth, ...] = ()
 
@@ -116,6 +119,7 @@ class Tables(NamedTuple):
         recovery: (curves,) int64, ticks, 0 for not known.
         level, spread: (curves, knots) float64.
         usable: (curves,) uint8; 0 where no decision may rest on it.
+        worth: (curves,) float64.
         ages, seen: (n,) int64 ticks and float64: the share of engagements that have come at an age.
     """
 
@@ -126,6 +130,7 @@ class Tables(NamedTuple):
     level: NDArray[np.float64]
     spread: NDArray[np.float64]
     usable: NDArray[np.uint8]
+    worth: NDArray[np.float64]
     ages: NDArray[np.int64]
     seen: NDArray[np.float64]
 
@@ -196,6 +201,7 @@ class CurveSet:
             np.array([each.level for each in curves]),
             np.array([each.spread for each in curves]),
             np.array([each.identified for each in curves], np.uint8),
+            np.array([each.worth for each in curves]),
             np.array(self.ages, np.int64),
             np.array(self.seen),
         )

@@ -1,10 +1,10 @@
 """Estimates curves from exposures: a stratified gamma-frailty counting process.
 
 An exposure is answered with the rate ``base(activity) season[b] f(wear) theta`` (Andersen and Gill
-1982; Nielsen, Gill, Andersen and Sorensen 1992): activity is what is known of it by then
-(`governor.fatigue.activity`), b the time at which it was made, and theta the person's propensity
-for the label. All are found together where the marginal likelihood, with weak priors, is largest
-(`governor.fatigue.likelihood`). Against the naive curve:
+1982; Nielsen, Gill, Andersen and Sorensen 1992): activity is how much the person is shown of
+everything (`governor.fatigue.activity`), b the time at which it was made, and theta the person's
+propensity for the label. All are found together where the marginal likelihood, with weak priors, is
+largest (`governor.fatigue.likelihood`). Against the naive curve:
 
 - theta takes up that those who go on are not those who began;
 - activity takes up that heavy users, who reach higher depths, may answer more or less;
@@ -48,13 +48,14 @@ FORGETTING: Final = 60 * DAY
 MOST_DEPTH: Final = 12
 """Depths reported one by one; the last line holds all deeper ones."""
 
-RECOVERIES: Final = (0, 16 * DAY, 8 * DAY, 4 * DAY, 2 * DAY, DAY, DAY // 2, DAY // 4)
-"""Half-lives of wear that are tried; 0 is no recovery."""
+RECOVERIES: Final = tuple(round(16 * DAY * 2.0 ** (-k / 2)) for k in range(13))
+"""Half-lives of wear that are tried, from 16 days to a quarter of one."""
 
-_TRIED: Final = (2, 4, 6)
-"""Which of them are tried first; then the neighbours of the best, if it is better than none."""
+_TRIED: Final = (2, 6, 10)
+"""Which of them are tried first; then, if the best is better than none, those beside it, two steps
+and then one away."""
 
-_GLANCE: Final = 2
+_GLANCE: Final = 4
 """Steps that a half-life is tried with."""
 
 _SEASONS: Final = 14
@@ -68,7 +69,7 @@ _MASS: Final = _KNOT + len(KNOTS)
 _SIZE: Final = _MASS + len(GRID)
 """Parameters: activity, seasons, wear, masses of propensity."""
 
-_DEEPEST: Final = 32
+_DEEPEST: Final = 64
 """Exposures of a course that are looked at; later ones tell nothing more."""
 
 _FIXED: Final = 1e8
@@ -85,14 +86,14 @@ _LEAST: Final = 60.0
 
 _ALWAYS: Final = 0.3
 _FEW: Final = 0.03
-_SATURATED: Final = 0.12
-"""Where an average person would answer more than this, some would answer always."""
-
 _TOO_OFTEN: Final = 0.25
 """Where most first exposures are answered more often than this, nothing is said about wear."""
 
-_MOST_LEFT_OUT: Final = 0.5
-"""Share of exposures up to which such ones are left out; else that is what the label is like."""
+_UNSURE: Final = 1.0
+"""The most that the logarithm of a half-life may be unsure by."""
+
+_LATELY: Final = 5 * DAY
+"""Before the newest exposure: of this time exposures are what they give these days."""
 
 _GAIN: Final = 3.0
 """Log-likelihood that a recovery must gain over none."""
@@ -103,7 +104,6 @@ class Fitted(NamedTuple):
 
     curve: Curve
     covariance: NDArray[np.float64]
-    by_recovery: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,25 @@ class _Label:
     strata: NDArray[np.int64]
     stratified: bool
     shown: int
+
+
+class _Other(NamedTuple):
+    """What could be the case instead: with which weight, the label, and its parameters."""
+
+    weight: float
+    label: _Label
+    parameters: NDArray[np.float64]
+
+
+class _Found(NamedTuple):
+    """What `_search` gives back: the label by its best recovery, the estimate, who was left out,
+    and what the recovery being unsure comes to."""
+
+    label: _Label
+    recovery: int
+    estimate: Estimate
+    outliers: NDArray[np.uint64]
+    others: tuple[_Other, ...]
 
 
 def naive(exposures: Exposures, dimension: str = "campaign", label: int = 0) -> NDArray[np.float64]:
@@ -220,11 +239,9 @@ def estimate(
         arrival or _arrival(exposures),
     )  # fmt: skip
     prior = _prior(label)
-    label, recovery, found, values, outliers = _search(label, prior)
+    found = _search(label, prior)
     return Fitted(
-        _describe(label, name, recovery, found, outliers, exposures),
-        found.covariance[_KNOT:_MASS, _KNOT:_MASS],
-        values,
+        _describe(found, name, exposures), found.estimate.covariance[_KNOT:_MASS, _KNOT:_MASS]
     )
 
 
@@ -259,10 +276,10 @@ def _gather(
     frozen = _activity(before, which)
     edges = _edges(frozen)
     strata = np.array([stratum_of(each, edges) for each in frozen], np.int64)
-    found = activities(exposures, order, begin, int(exposures.ts.min())) if len(first) else None
+    found = activities(exposures, order, begin) if len(first) else None
     counted = exposures.measurable[order]
     kept = order[counted]
-    known = found[0][counted] if found else np.ones(len(kept))
+    known = found[0][own[counted]] if found else np.ones(len(kept))
     knot, blend = _between(np.log(known), _quantiles(np.log(known)))
     pending = ~exposures.settled[kept] & ~exposures.engaged[kept]
     weight = np.ones(len(kept))
@@ -334,7 +351,7 @@ def _prior(label: _Label) -> Prior:
     precision[range(_SEASON), range(_SEASON)] += 0.1
     _walk(precision, _SEASON, _SEASONS, np.full(_SEASONS - 1, 0.3))
     precision[range(_SEASON, _KNOT), range(_SEASON, _KNOT)] += 4.0
-    _walk(precision, _KNOT, len(KNOTS), 0.5 * np.sqrt(np.diff(KNOTS)))
+    _walk(precision, _KNOT, len(KNOTS), np.minimum(0.3 * np.sqrt(np.diff(KNOTS)), 0.6))
     precision[_KNOT, _KNOT] += _FIXED
     # Masses: a gamma distribution of variance 1, on a grid that is even in its logarithm.
     grid = np.array(GRID)
@@ -357,52 +374,52 @@ def _walk(
         precision[at + 1, at] -= tight
 
 
-def _search(
-    label: _Label, prior: Prior
-) -> tuple[_Label, int, Estimate, NDArray[np.float64], NDArray[np.uint64]]:
+def _search(label: _Label, prior: Prior) -> _Found:
     """The recovery and parameters with the largest likelihood, and who was left out."""
     odd = _outliers(label)
     if np.any(odd):
         importance = np.where(odd, 0.0, label.courses.importance)
         label = replace(label, courses=label.courses._replace(importance=importance))
-    values = np.full(len(RECOVERIES), -np.inf)
-    worn = _worn(label, 0)
-    found = maximize(worn.courses, prior.mean, prior, _SEASON, _KNOT)
-    label = _unsaturated(label, found)
-    if label.courses.weight is not worn.courses.weight:
-        worn = _worn(label, 0)
-        found = maximize(worn.courses, found.parameters, prior, _SEASON, _KNOT)
-    values[0] = found.value
-    tried = {i: _glance(label, i, found.parameters, prior) for i in _TRIED}
-    values[list(tried)] = [each.value for each in tried.values()]
-    if values.max() > values[0] + _GAIN:
-        best = int(values.argmax())
-        for i in (best - 1, best + 1):
-            if 0 < i < len(RECOVERIES):
-                tried[i] = _glance(label, i, tried[best].parameters, prior)
-                values[i] = tried[i].value
-        best = int(values.argmax())
+    left_out = label.person[odd]
+    plain = _worn(label, 0)
+    none = maximize(plain.courses, prior.mean, prior, _SEASON, _KNOT)
+    tried = {i: _glance(label, RECOVERIES[i], none.parameters, prior) for i in _TRIED}
+    best = max(tried, key=lambda i: tried[i].value)
+    gain = tried[best].value - none.value
+    if gain <= _GAIN:
+        # Whether wear recovers at all is open.
         worn = _worn(label, RECOVERIES[best])
-        found = maximize(worn.courses, tried[best].parameters, prior, _SEASON, _KNOT)
-        return worn, RECOVERIES[best], found, values, label.person[odd]
-    return worn, 0, found, values, label.person[odd]
+        other = _Other(
+            1.0 / (1.0 + math.exp(-max(-50.0, min(gain, _GAIN)))), worn, tried[best].parameters
+        )
+        return _Found(plain, 0, none, left_out, (other,))
+    for away in (2, 1):
+        for i in (best - away, best + away):
+            if 0 <= i < len(RECOVERIES):
+                tried[i] = _glance(label, RECOVERIES[i], tried[best].parameters, prior)
+        best = max(tried, key=lambda i: tried[i].value)
+    recovery, sure = _vertex({i: each.value for i, each in tried.items()}, best)
+    worn = _worn(label, recovery)
+    found = maximize(worn.courses, tried[best].parameters, prior, _SEASON, _KNOT)
+    others = []
+    for apart in (sure, 1.0 / sure):
+        there = round(recovery * apart)
+        at = _glance(label, there, found.parameters, prior)
+        others.append(_Other(0.5, _worn(label, there), at.parameters))
+    return _Found(worn, recovery, found, left_out, tuple(others))
 
 
-def _unsaturated(label: _Label, found: Estimate) -> _Label:
-    """The label without exposures of people so active that an average one would answer too many.
-
-    A probability does not rise beyond 1, so for them it is no product of factors any more. How
-    active somebody is is known before the exposure, so leaving them out selects no outcomes.
-    """
-    rate = _first_rates(label, found)
-    high = rate > _SATURATED
-    if not np.any(high) or high.mean() > _MOST_LEFT_OUT:
-        return label
-    courses = label.courses._replace(
-        weight=np.where(high, 0.0, label.courses.weight),
-        engaged=np.where(high, 0.0, label.courses.engaged),
-    )
-    return replace(label, courses=courses)
+def _vertex(values: dict[int, float], best: int) -> tuple[int, float]:
+    """The half-life at which a parabola through the best one's log-likelihood and its neighbours'
+    is highest, and its standard error as a factor."""
+    step = math.log(2.0) / 2.0
+    longer, shorter = values.get(best - 1, -np.inf), values.get(best + 1, -np.inf)
+    bend = 2.0 * values[best] - longer - shorter
+    if not math.isfinite(bend) or bend <= 0.0:
+        return RECOVERIES[best], math.exp(2.0 * step)
+    away = float(np.clip(step * (longer - shorter) / (2.0 * bend), -step, step))
+    error = min(step / math.sqrt(bend), _UNSURE)
+    return round(RECOVERIES[best] * math.exp(away)), math.exp(error)
 
 
 def _first_rates(label: _Label, found: Estimate) -> NDArray[np.float64]:
@@ -415,8 +432,8 @@ def _first_rates(label: _Label, found: Estimate) -> NDArray[np.float64]:
     return np.asarray(np.exp(log) * (masses @ np.array(GRID)) / masses.sum())
 
 
-def _glance(label: _Label, which: int, begin: NDArray[np.float64], prior: Prior) -> Estimate:
-    worn = _worn(label, RECOVERIES[which])
+def _glance(label: _Label, recovery: int, begin: NDArray[np.float64], prior: Prior) -> Estimate:
+    worn = _worn(label, recovery)
     return maximize(worn.courses, begin, prior, _SEASON, _KNOT, _GLANCE)
 
 
@@ -484,17 +501,11 @@ def _totals(
     return engaged, expected, after
 
 
-def _describe(
-    label: _Label,
-    name: str,
-    recovery: int,
-    found: Estimate,
-    outliers: NDArray[np.uint64],
-    exposures: Exposures,
-) -> Curve:
+def _describe(search: _Found, name: str, exposures: Exposures) -> Curve:
+    label, recovery, found, outliers, others = search
     engaged, _, after = _totals(label, found)
     if _answered_too_often(label, found):
-        found = _flat(found)
+        found, others = _flat(found), ()
         rate = float(label.courses.engaged[label.depth == 1].mean())
         base: tuple[float, ...] = (rate,) * STRATA
         frequent = f"{rate:.0%} answer the first exposure: so often that factors do not multiply"
@@ -522,8 +533,9 @@ def _describe(
         coverage=len(label.exposures) / label.shown if label.shown else 0.0,
         identified=not reason,
         reason=reason,
+        worth=_worth(label, base, level),
         outliers=tuple(int(each) for each in outliers),
-        depths=_lines(label, found, exposures, not reason),
+        depths=_lines(label, found, others, exposures, not reason),
     )
 
 
@@ -532,7 +544,7 @@ def _answered_too_often(label: _Label, found: Estimate) -> bool:
     first = label.courses.engaged[label.depth == 1]
     if len(first) == 0 or first.mean() <= _TOO_OFTEN:
         return False
-    return bool(np.mean(_first_rates(label, found) > _TOO_OFTEN) > _MOST_LEFT_OUT)
+    return bool(np.mean(_first_rates(label, found) > _TOO_OFTEN) > 0.5)
 
 
 def _flat(found: Estimate) -> Estimate:
@@ -562,6 +574,17 @@ def _base(label: _Label, found: Estimate) -> tuple[float, ...]:
     return tuple(out)
 
 
+def _worth(label: _Label, base: tuple[float, ...], level: NDArray[np.float64]) -> float:
+    """See `Curve`; of the exposures of the last `_LATELY`."""
+    if len(label.exposures) == 0:
+        return 1.0
+    ts = label.wear_times[label.place]
+    late = ts > ts.max() - _LATELY
+    left, _ = _left(label, level, late)
+    stratum = np.repeat(label.strata, np.diff(label.courses.start))[late]
+    return float((np.array(base)[stratum] * left).mean()) / base[0]
+
+
 def _why_not(label: _Label, engagements: float, after: float) -> str:
     if not label.stratified:
         return "how active people are cannot be known: hardly anything else was shown to them"
@@ -573,7 +596,11 @@ def _why_not(label: _Label, engagements: float, after: float) -> str:
 
 
 def _lines(
-    label: _Label, found: Estimate, exposures: Exposures, identified: bool
+    label: _Label,
+    found: Estimate,
+    others: tuple[_Other, ...],
+    exposures: Exposures,
+    identified: bool,
 ) -> tuple[Depth, ...]:
     final = exposures.settled[label.exposures] | exposures.engaged[label.exposures]
     relative, shown, answered = _naive(
@@ -587,13 +614,13 @@ def _lines(
         here = line == k
         if not np.any(here):
             continue
-        knot, part = label.courses.knot[here], label.courses.part[here]
-        upper = np.minimum(knot + 1, len(KNOTS) - 1)
-        f = np.exp((1.0 - part) * level[knot] + part * level[upper])
-        slope = np.bincount(knot, (1.0 - part) * f, len(KNOTS))
-        slope += np.bincount(upper, part * f, len(KNOTS))
+        f, slope = _left(label, level, here)
         mean = float(f.mean())
-        sd = math.sqrt(max(0.0, float(slope @ covariance @ slope))) / float(f.sum())
+        variance = max(0.0, float(slope @ covariance @ slope)) / float(f.sum()) ** 2
+        for other in others:
+            instead = _left(other.label, other.parameters[_KNOT:_MASS], here)[0].mean()
+            variance += other.weight * (float(instead) / mean - 1.0) ** 2
+        sd = math.sqrt(variance)
         lines.append(
             Depth(
                 k, int(shown[k - 1]), int(answered[k - 1]), float(relative[k - 1]), mean,
@@ -601,3 +628,14 @@ def _lines(
             )
         )  # fmt: skip
     return tuple(lines)
+
+
+def _left(
+    label: _Label, level: NDArray[np.float64], here: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """f of some exposures, and the derivative of their sum by the level of each knot."""
+    knot, part = label.courses.knot[here], label.courses.part[here]
+    upper = np.minimum(knot + 1, len(KNOTS) - 1)
+    f = np.exp((1.0 - part) * level[knot] + part * level[upper])
+    slope = np.bincount(knot, (1.0 - part) * f, len(KNOTS))
+    return np.asarray(f), np.asarray(slope + np.bincount(upper, part * f, len(KNOTS)))

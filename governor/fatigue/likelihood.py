@@ -9,12 +9,15 @@ Sorensen 1992, an ad server that stops after ignored exposures seems to keep peo
 enough, where most people never answer). With
 N engagements, a course's log-likelihood is, up to a constant,
 
-    sum y x'beta + log sum_g softmax(eta)_g theta_g^N exp(-sum_p theta_g^p S_p / p),
+    sum y x'beta + log sum_g softmax(eta)_g theta_g^N exp(R_g - sum_p theta_g^p S_p / p),
 
-where S_p is the sum of e^p over exposures that were *not* answered: the logarithm of 1 - e theta to
-fourth order. (An exposure is answered once at most. Taken for Poisson
-counts, people who are shown little seem more alike than they are, and what comes after an answer
-seems to be worth too much.)
+where R_g is the sum of r(e theta_g) over exposures that were answered, and S_p that of e^p over
+those that were not: the logarithm of 1 - e theta to fourth order. (An exposure is answered once at
+most. Taken for Poisson counts, people who are shown little seem more alike than they are, and what
+comes after an answer seems to be worth too much.) r keeps an answer from being likelier than 1: it
+is ``log((1 - exp(-q(z))) / z)``, q the same fourth order, next to nothing below z = .5. Without it
+whoever answers the first exposure and is shown none afterwards is explained best by a propensity
+without bounds, and an ad server that stops after answers bends the curve of all others.
 
 Which exposures are made may depend on all that was observed of the person before: that factor of
 the likelihood has none of these parameters (it is ignorable), so no correction is needed for ad
@@ -31,7 +34,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.compiled import allocating
+from governor.compiled import allocating, compiled
 
 __all__ = ["GRID", "Courses", "Estimate", "Prior", "maximize", "totals"]
 
@@ -46,6 +49,11 @@ _NEAR: Final = 5e-3
 _LONGEST: Final = 4096
 _PICKED: Final = 5
 _ORDER: Final = 4
+
+_CERTAIN: Final = 30.0
+_SURELY_SMALL: Final = 0.02
+"""From this e theta on r is looked at; it is less than 1e-8 below."""
+
 _GRID = np.array(GRID)
 _LOG_GRID = np.log(_GRID)
 
@@ -109,17 +117,33 @@ def _masses(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(masses / masses.sum())
 
 
+@compiled
+def _bounded(z: float) -> tuple[float, float, float]:
+    """r(z), and its first and second derivatives by log z."""
+    q = z * (1.0 + z * (1.0 / 2.0 + z * (1.0 / 3.0 + z / 4.0)))
+    if q > _CERTAIN:
+        return -math.log(z), -1.0, 0.0
+    first = z * (1.0 + z * (1.0 + z * (1.0 + z)))
+    second = z * (1.0 + z * (2.0 + z * (3.0 + 4.0 * z)))
+    odds = math.expm1(q)
+    slope = first / odds
+    value = math.log(odds / z) - q
+    return value, slope - 1.0, second / odds - slope * slope * (odds + 1.0)
+
+
 @allocating
 def _posterior(
     n: float,
     sums: NDArray[np.float64],
     masses: NDArray[np.float64],
+    bound: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> float:
-    """The masses given N and S, into ``out``; the logarithm of the course's probability."""
+    """The masses given N, S and the sums of r, into ``out``; the logarithm of the course's
+    probability."""
     highest = -1e300
     for g in range(len(_GRID)):
-        out[g] = math.log(masses[g] + 1e-300) + n * _LOG_GRID[g]
+        out[g] = math.log(masses[g] + 1e-300) + n * _LOG_GRID[g] + bound[g]
         power = 1.0
         for p in range(_ORDER):
             power *= _GRID[g]
@@ -177,8 +201,10 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
     score = np.zeros(size)
     touched = np.zeros(size, np.int64)
     v = np.zeros((size, _ORDER))
-    sums, by, moments = np.zeros(_ORDER), np.zeros(_ORDER), np.zeros(2 * _ORDER)
+    sums, moments = np.zeros(_ORDER), np.zeros(_ORDER)
     e = np.zeros(_LONGEST)
+    bound, bend = np.zeros(len(_GRID)), np.zeros(len(_GRID))
+    slopes = np.zeros((size, len(_GRID)))
     at, x = np.zeros(_PICKED, np.int64), np.zeros(_PICKED)
     gradient[:] = 0.0
     information[:] = 0.0
@@ -192,6 +218,7 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
         n, likelihood = 0.0, 0.0
         count = 0
         sums[:] = 0.0
+        bound[:] = 0.0
         for j in range(begin, end):
             e[j - begin] = 0.0
             if courses.weight[j] == 0.0:
@@ -202,8 +229,15 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
                 logarithm += x[i] * parameters[at[i]]
             each = courses.weight[j] * math.exp(logarithm)
             y = courses.engaged[j]
+            near = y > 0.0 and each * _GRID[-1] > _SURELY_SMALL
+            if near:
+                e[j - begin] = each
+                for g in range(len(_GRID)):
+                    more, bend[g], _ = _bounded(each * _GRID[g])
+                    bound[g] += more
             each *= 1.0 - y
-            e[j - begin] = each
+            if y == 0.0:
+                e[j - begin] = each
             power = 1.0
             for p in range(_ORDER):
                 power *= each
@@ -221,40 +255,43 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
                             power *= each
                             v[at[i], p] += power
                         score[at[i]] += y * x[i]
-        likelihood += _posterior(n, sums, masses, posterior)
+                        if near:
+                            for g in range(len(_GRID)):
+                                slopes[at[i], g] += x[i] * bend[g]
+        likelihood += _posterior(n, sums, masses, bound, posterior)
         value += omega * likelihood
         if not derivatives:
             continue
         moments[:] = 0.0
         for g in range(len(_GRID)):
             power = posterior[g]
-            for p in range(2 * _ORDER):
+            for p in range(_ORDER):
                 power *= _GRID[g]
                 moments[p] += power
         weights += omega
         for i in range(count):
-            row = touched[i]
-            for p in range(_ORDER):
-                score[row] -= moments[p] * v[row, p]
-                by[p] = 0.0
-                for r in range(_ORDER):
-                    by[p] += (moments[p + r + 1] - moments[p] * moments[r]) * v[row, r]
-            gradient[row] += omega * score[row]
-            for m in range(i + 1):
-                other, shared = touched[m], 0.0
-                for p in range(_ORDER):
-                    shared += by[p] * v[other, p]
-                information[row, other] -= omega * shared
-                if m < i:
-                    information[other, row] -= omega * shared
+            row, mean = touched[i], 0.0
             for g in range(len(_GRID)):
-                across, power = 0.0, 1.0
+                power = 1.0
                 for p in range(_ORDER):
                     power *= _GRID[g]
-                    across += (power - moments[p]) * v[row, p]
-                across *= omega * posterior[g]
-                information[row, first_mass + g] += across
-                information[first_mass + g, row] += across
+                    slopes[row, g] -= power * v[row, p]
+                mean += posterior[g] * slopes[row, g]
+            score[row] += mean
+            gradient[row] += omega * score[row]
+            for g in range(len(_GRID)):
+                slopes[row, g] -= mean
+                across = omega * posterior[g] * slopes[row, g]
+                information[row, first_mass + g] -= across
+                information[first_mass + g, row] -= across
+                bend[g] = across
+            for m in range(i + 1):
+                other, shared = touched[m], 0.0
+                for g in range(len(_GRID)):
+                    shared += bend[g] * slopes[other, g]
+                information[row, other] -= shared
+                if m < i:
+                    information[other, row] -= shared
         for g in range(len(_GRID)):
             gradient[first_mass + g] += omega * (posterior[g] - masses[g])
             information[first_mass + g, first_mass + g] -= omega * posterior[g]
@@ -265,9 +302,14 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
                 continue
             _columns(courses, j, first_season, first_knot, at, x)
             each, power = 0.0, omega
-            for p in range(_ORDER):
-                power *= e[j - begin]
-                each += (p + 1) * moments[p] * power
+            if courses.engaged[j] > 0.0:
+                for g in range(len(_GRID)):
+                    _, _, curvature = _bounded(e[j - begin] * _GRID[g])
+                    each -= omega * posterior[g] * curvature
+            else:
+                for p in range(_ORDER):
+                    power *= e[j - begin]
+                    each += (p + 1) * moments[p] * power
             for i in range(_PICKED):
                 for m in range(_PICKED):
                     information[at[i], at[m]] += each * x[i] * x[m]
@@ -283,6 +325,7 @@ def _pass(  # noqa: C901 - one sweep, as every array of it is met in each step
                     )
         for i in range(count):
             v[touched[i], :] = 0.0
+            slopes[touched[i], :] = 0.0
             score[touched[i]] = 0.0
     for g in range(len(_GRID)):
         information[first_mass + g, first_mass + g] += weights * masses[g]

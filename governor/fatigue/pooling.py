@@ -106,6 +106,7 @@ def _parent(label: str, members: Sequence[Curve]) -> Curve:
         / max(1.0, sum(each.exposures for each in members)),
         identified=identified,
         reason="" if identified else largest.reason,
+        worth=float(np.exp(share @ np.log([each.worth for each in sound]))),
     )
 
 
@@ -131,6 +132,7 @@ def _lean(own: Curve, parent: Curve, between: NDArray[np.float64]) -> Curve:
         level=tuple(map(float, level)),
         spread=tuple(map(float, spread)),
         shape=parent.shape if little else own.shape,
+        worth=parent.worth if little else own.worth,
         recovery=parent.recovery if little or own.recovery == 0 else own.recovery,
         identified=True,
         reason="",

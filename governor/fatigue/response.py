@@ -37,11 +37,12 @@ __all__ = [
     "seen_share",
     "soft_factor",
     "stratum_of",
+    "threshold",
     "wear_of",
 ]
 
-HYSTERESIS: Final = 0.1
-"""A rest lasts until the expected engagement is this much above the floor (of 1)."""
+HYSTERESIS: Final = 1.2
+"""A rest lasts until the expected engagement is so many times the floor."""
 
 SHORTEST_REST: Final = 3_600_000_000
 """Ticks: the first back-off where recovery is not known, and no rest is shorter; an hour."""
@@ -187,6 +188,18 @@ def _declined(wear: float, curve: int, tables: Tables) -> bool:
 
 
 @compiled
+def threshold(floor: float, stratum: int, curve: int, tables: Tables) -> float:
+    """A rule's floor, relative to a first exposure of somebody of a stratum.
+
+    The rule's is a share of what the label's exposures give these days: where all are worn, nobody
+    is held back for being as worn as everybody, and who sees more ads and answers more is worth
+    more. It is never more than that share of a first exposure.
+    """
+    base = tables.base[curve]
+    return floor * min(1.0, float(tables.worth[curve] * base[0] / base[stratum]))
+
+
+@compiled
 def respond(
     wear: float,
     engaged: float,
@@ -206,7 +219,7 @@ def respond(
             times `seen_share`, where they are pending).
         streak: rests in a row that ended without an engagement after them: each doubles the
             back-off where recovery is not known.
-        floor, probability: of the rule.
+        floor: the rule's, as `threshold` has it; probability: the rule's.
         curve: the row of the tables; where it may not be used nobody is tired.
     """
     mean, shape = _moments(wear, engaged, expected, curve, tables)
@@ -244,12 +257,12 @@ def rest(
     curve: int,
     tables: Tables,
 ) -> int:
-    """Ticks until the expected engagement is back at the floor plus `HYSTERESIS`.
+    """Ticks until the expected engagement is back at `HYSTERESIS` times the floor.
 
     Where wear is not known to recover, or even a person without wear would stay below, the rest is
     `SHORTEST_REST` doubled ``streak`` times: ask again, ever more rarely.
     """
-    wanted = floor + HYSTERESIS
+    wanted = floor * HYSTERESIS
     recovery = int(tables.recovery[curve])
     back_off = min(LONGEST_REST, SHORTEST_REST * (1 << min(streak, 20)))
     mean, _ = _moments(0.0, engaged, expected, curve, tables)

@@ -26,7 +26,14 @@ from governor.entries import (
     ticks_of,
 )
 from governor.fatigue.exposures import DAY, LOOK_BACK
-from governor.fatigue.response import SHORTEST_REST, log_factor, respond, seen_share, stratum_of
+from governor.fatigue.response import (
+    SHORTEST_REST,
+    log_factor,
+    respond,
+    seen_share,
+    stratum_of,
+    threshold,
+)
 from governor.fatigue.settlement import UNANSWERED, join, settles_at
 from governor.fatigue.worn import Asked, Worn
 from governor.rules import ByRule, Ordered, RuleArrays, Scalar, Span
@@ -218,7 +225,8 @@ def _follow(
     elif i != course[_OLDEST] and elapsed >= _SHORTEST << min(course[_STREAK], MOST_DOUBLINGS):
         shape = tables.shape[curve]
         mean = left * (shape + wear[_ENGAGED]) / (shape + wear[_EXPECTED])
-        course[_STREAK] += mean < worn.asked[number, _FLOOR]
+        floor = threshold(worn.asked[number, _FLOOR], course[_STRATUM], curve, tables)
+        course[_STREAK] += mean < floor
     known = 1.0
     if not answered and settles_at(entry, ads, i) > scratch.row[_NOW]:
         known = seen_share(scratch.row[_NOW] - ts, tables.ages, tables.seen)
@@ -246,9 +254,10 @@ def _conclude(
     """Note a rest, or a share to bid at, of one label value, if there is one; how many there are
     then."""
     course, wear, asked = scratch.course[slot], scratch.wear[slot], worn.asked[number]
-    floor, full = asked[_FLOOR], asked[_FULL]
     together = wear[_WORN] + course[_TOGETHER]
     curve, streak = course[_CURVE], course[_STREAK]
+    floor = threshold(asked[_FLOOR], course[_STRATUM], curve, worn.tables)
+    full = threshold(asked[_FULL], course[_STRATUM], curve, worn.tables)
     shape = worn.tables.shape[curve]
     mean = math.exp(log_factor(together, curve, worn.tables)) * (shape + wear[_ENGAGED])
     if mean / (shape + wear[_EXPECTED]) > 1.001 * max(floor, full):

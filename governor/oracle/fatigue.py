@@ -23,7 +23,7 @@ __all__ = ["Tired", "curve_of", "tired"]
 SECOND = 1_000_000
 HOUR, DAY = 3600 * SECOND, 86_400 * SECOND
 WEEK, MONTH = 7 * DAY, 30 * DAY
-HYSTERESIS = 0.1
+HYSTERESIS = 1.2
 UPPER_975 = 1.959963984540054
 DECLINED = 0.9
 
@@ -116,6 +116,12 @@ class _Course:
         shape = 1.0 / ((1.0 + 1.0 / propensity) * math.exp(min(sd * sd, 50.0)) - 1.0)
         return gamma_below(floor * shape / self.mean(wear, i), shape)
 
+    def threshold(self, share: float) -> float:
+        """A share of what the label's exposures give these days, relative to what a first one of
+        such a person gives, and at most so much of that."""
+        usual = self.curve.worth * self.curve.base[0]
+        return share * min(1.0, usual / self.curve.base[self.stratum])
+
     def streak(self, floor: float) -> int:
         """Rests in a row that were followed by an exposure without an answer."""
         streak = 0
@@ -144,11 +150,11 @@ class _Course:
         thirty days down to a second; or the back-off."""
         wear, i = self.wear(self.shown[-1].ts, including=True), len(self.shown)
         recovery = self.curve.recovery
-        if recovery == 0 or self.mean(0.0, i) < floor + HYSTERESIS:
+        if recovery == 0 or self.mean(0.0, i) < floor * HYSTERESIS:
             return min(MONTH, HOUR << min(streak, 20))
 
         def back(after: int) -> bool:
-            return self.mean(wear * 2.0 ** (-after / recovery), i) >= floor + HYSTERESIS
+            return self.mean(wear * 2.0 ** (-after / recovery), i) >= floor * HYSTERESIS
 
         low, high = 0, MONTH
         if not back(high):
@@ -179,14 +185,17 @@ def tired(
     oldest_first = shown[::-1]
     course = _Course(oldest_first, row, policy, curve, version, stratum, answers(row, policy), dark)
     wear = course.wear(shown[0].ts, including=True)
-    mean, streak = course.mean(wear, len(shown)), course.streak(rule.floor)
-    below = course.below(wear, rule.floor)
-    if course.tired_below(rule.floor, rule.probability):
-        return Tired(course.rest(rule.floor, streak), 0.0, mean, below)
-    if rule.full is not None and course.tired_below(rule.full, rule.probability):
-        tenths = math.floor(10 * (mean - rule.floor) / (rule.full - rule.floor) + 0.5)
-        share = max(1, min(9, tenths)) / 10
-        return Tired(course.rest(rule.full, streak), share, mean, below)
+    floor = course.threshold(rule.floor)
+    mean, streak = course.mean(wear, len(shown)), course.streak(floor)
+    below = course.below(wear, floor)
+    if course.tired_below(floor, rule.probability):
+        return Tired(course.rest(floor, streak), 0.0, mean, below)
+    if rule.full is None:
+        return None
+    full = course.threshold(rule.full)
+    if course.tired_below(full, rule.probability):
+        share = max(1, min(9, math.floor(10 * (mean - floor) / (full - floor) + 0.5))) / 10
+        return Tired(course.rest(full, streak), share, mean, below)
     return None
 
 

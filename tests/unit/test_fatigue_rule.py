@@ -140,8 +140,20 @@ def test_rest_until_wear_has_faded() -> None:
     version = curves(replace(HALVING, recovery=DAY * SECOND, base=(1e-9,) * STRATA))
     found = rest(version, shown(0), shown(0.000001), shown(0.000002))
     assert found is not None
-    # 2 ** -(3 * 2 ** -t) = .5 at t = log2(3) days.
-    assert found["until"] == pytest.approx(T0 + math.log2(3) * DAY, abs=2)
+    # 2 ** -(3 * 2 ** -t) = 1.2 * .4 at t = log2(3 / -log2(.48)) days.
+    assert found["until"] == pytest.approx(T0 + math.log2(3 / -math.log2(0.48)) * DAY, abs=2)
+
+
+def test_where_all_are_worn_nobody_rests_for_being_as_worn() -> None:
+    events = [shown(0), shown(DAY), shown(2 * DAY)]
+    # About .125 / 1.875 = .067 of a first one is expected; asked for are .4 of it, or .06.
+    plain = rest(curves(HALVING), *events)
+    assert plain is not None
+    assert rest(curves(replace(HALVING, worth=0.15)), *events) is None
+    # More than a first one of such a person is asked for of nobody.
+    more = rest(curves(replace(HALVING, worth=9.0)), *events)
+    assert more is not None
+    assert more["until"] == plain["until"]
 
 
 def test_the_back_off_doubles_with_each_rest_that_nobody_answers() -> None:

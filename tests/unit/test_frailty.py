@@ -78,6 +78,38 @@ def test_fatigue_is_seen_behind_heavy_clickers_and_throttling() -> None:
         assert abs(line.estimate / truth - 1.0) < 0.3
 
 
+def test_an_ad_server_that_stops_after_answers_does_not_bend_the_curve() -> None:
+    found = curve_of(world("half stop after a click", people=12_000))
+    assert 0.6 < found.shape < 1.7  # 1 in truth
+    for line in found.depths[1:6]:
+        assert abs(line.estimate - 1.0) < 0.25
+
+
+def test_a_log_that_begins_with_its_campaign_tells_who_is_active() -> None:
+    found = curve_of(world("log begins with the campaign", people=8_000))
+    line = {each.depth: each for each in found.depths}[9]
+    assert line.naive > 1.4
+    assert line.low < 1.0 < line.high
+    assert line.high / line.low < 2.0
+
+
+def test_an_exposure_is_answered_or_not_and_nothing_is_likelier_than_one() -> None:
+    for z in (1e-6, 0.01, 0.1, 0.5, 1.0, 3.0, 30.0):
+        none = math.exp(-sum(z**p / p for p in range(1, 5)))
+        value, slope, bend = likelihood._bounded(z)
+        assert z * math.exp(value) + none == pytest.approx(1.0)
+        near = [likelihood._bounded(z * math.exp(step)) for step in (-1e-5, 1e-5)]
+        assert slope == pytest.approx((near[1][0] - near[0][0]) / 2e-5, abs=1e-5)
+        assert bend == pytest.approx((near[1][1] - near[0][1]) / 2e-5, abs=1e-5)
+
+
+def test_what_exposures_are_worth_these_days_falls_where_all_are_worn() -> None:
+    fresh = curve_of(world("no fatigue"))
+    worn = curve_of(world("season", heavy=0.0))
+    assert fresh.worth == pytest.approx(1.0, abs=0.25)
+    assert worn.worth < 0.8 * fresh.worth
+
+
 def test_where_all_stop_at_the_first_answer_nothing_is_claimed() -> None:
     found = curve_of(world("all stop at the first click"))
     assert not found.identified

@@ -17,6 +17,7 @@ from governor.fatigue.response import (
     respond,
     seen_share,
     stratum_of,
+    threshold,
     wear_of,
 )
 
@@ -31,7 +32,7 @@ def tables(
         np.full((1, STRATA), 0.05), np.full((1, STRATA - 2), 1e9), np.array([1.0]),
         np.array([recovery]), np.array([[slope * min(knot, 8.0) for knot in KNOTS]]),
         np.array([[spread if knot else 0.0 for knot in KNOTS]]),
-        np.array([usable], np.uint8), np.array([0]), np.array([1.0]),
+        np.array([usable], np.uint8), np.array([1.0]), np.array([0]), np.array([1.0]),
     )  # fmt: skip
 
 
@@ -42,6 +43,17 @@ def test_the_gamma_distribution_is_that_of_the_books() -> None:
         by_parts = 1.0 - math.exp(-x) * (1.0 + x + x * x / 2)
         assert gamma_below(x, 3.0) == pytest.approx(by_parts, abs=1e-10)
     assert gamma_below(0.0, 2.0) == 0.0
+
+
+def test_a_floor_is_a_share_of_what_exposures_give_these_days() -> None:
+    plain = tables()
+    assert threshold(0.4, 0, 0, plain) == pytest.approx(0.4)
+    base = np.full((1, STRATA), 0.05)
+    base[0, 1], base[0, STRATA - 1] = 0.02, 0.2
+    worn = plain._replace(base=base, worth=np.array([0.5]))
+    assert threshold(0.4, 0, 0, worn) == pytest.approx(0.2)
+    assert threshold(0.4, STRATA - 1, 0, worn) == pytest.approx(0.05)
+    assert threshold(0.4, 1, 0, worn) == pytest.approx(0.4)  # of a first exposure at most
 
 
 def test_somebody_who_never_answers_is_not_thereby_tired() -> None:
@@ -55,7 +67,7 @@ def test_who_is_tired_rests_until_recency_lifts_them_above_the_floor() -> None:
     assert told.tired == 1
     assert told.factor == pytest.approx(told.expected / 0.4)
     later = 6.0 * 2.0 ** (-told.rest / DAY)
-    assert respond(later, 1.0, 0.4, 0, 0.4, 0.6, 0, known).expected == pytest.approx(0.5, abs=0.01)
+    assert respond(later, 1.0, 0.4, 0, 0.4, 0.6, 0, known).expected == pytest.approx(0.48, abs=0.01)
 
 
 def test_without_recovery_rests_double() -> None:
