@@ -64,12 +64,16 @@ from governor.scratch import RING, ScratchArrays
 from governor.situation import id_type_of, refused_at
 
 __all__ = [
-    "APPLIED", "DROPPED", "DUPLICATE", "ERASED", "EXCLUDED", "LATE", "REFUSED",
-    "apply_events", "enter", "erase", "insert", "note_kinds", "settle_row", "state", "tidy",
+    "APPLIED", "DROPPED", "DUPLICATE", "ERASED", "EXCLUDED", "LATE", "NO_ROOM", "REFUSED",
+    "apply_event", "apply_events", "enter", "erase", "insert", "note_kinds", "settle_row", "state",
+    "tidy",
 ]  # fmt: skip
 
 APPLIED, DUPLICATE, LATE, DROPPED, REFUSED, EXCLUDED, ERASED = 0, 1, 2, 3, 4, 5, 6
 """What became of an event. ERASED ones are sorted out before they come here."""
+
+NO_ROOM = -1
+"""Instead, where the table must grow before the event can be applied."""
 
 _NEWEST, _OVERFLOW, _DIRTY = State.NEWEST, State.OVERFLOW, State.DIRTY
 _REQUIRED = Scalar.REQUIRED
@@ -105,7 +109,6 @@ def apply_events(
     first: int,
 ) -> int:
     """Apply events from ``first`` on; return where it stopped for want of room."""
-    new = scratch.entry
     for i in range(first - 3 * AHEAD, len(ts)):
         _ask(table, text, start, size, scratch, i, first)
         if i < first:
@@ -113,51 +116,79 @@ def apply_events(
         if skipped[i]:
             outcome[i] = EXCLUDED
             continue
-        hashed = scratch.hash[i & _RING]
-        row = find(table, hashed, text, start[i], size[i])
-        entries = 2 + FACTS
-        if row >= 0:
-            entries += length_of(table.header[row, 0])
-        if (
-            table.state[_DIRTY] == len(table.dirty)
-            or entries > len(scratch.mark)
-            or not has_room(table, row, entries, size[i])
-        ):
+        became = apply_event(
+            table, text, start[i], size[i], scratch.hash[i & _RING], ts[i], what[i], event[i],
+            exposure[i], ad[i], zone[i], consent[i], ad_hash, rules, ads, scratch, horizon,
+            row_limit,
+        )  # fmt: skip
+        if became == NO_ROOM:
             return i
-        kind, sort = what[i] & 3, what[i] >> TYPE_SHIFT & 31
-        if kind == CONTROL and sort == ERASE:
-            outcome[i] = DUPLICATE
-            if row >= 0 and erase(table, row, ts[i]):
-                outcome[i] = APPLIED
-            continue
-        if kind == CONTROL and (sort == LINK or (sort == CONSENT and consent[i] == 0)):
-            outcome[i] = DUPLICATE
-            continue
-        if row < 0:
-            row = add(table, hashed, text, start[i], size[i])
-        new[1] = event[i]
-        changed = False
-        if kind == CONTROL and sort == CONSENT:
-            outcome[i] = DUPLICATE
-        else:
-            new[0] = time_word(ts[i], what[i])
-            new[2] = ((exposure[i] & _EXPOSURE_BITS) << _AD_BITS) | np.uint64(ad[i])
-            outcome[i] = insert(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit)
-            changed = outcome[i] == APPLIED
-        if consent[i] > 0:
-            fact = GRANT if consent[i] == _GRANTED else REFUSAL
-            new[0], new[2] = time_word(ts[i], FACT | fact << TYPE_SHIFT), np.uint64(0)
-            if state(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit):
-                changed = True
-                if kind == CONTROL and sort == CONSENT:
-                    outcome[i] = APPLIED
-        if zone[i] >= 0 and outcome[i] != REFUSED:
-            new[0] = time_word(ts[i], FACT | ZONE << TYPE_SHIFT)
-            new[2] = np.uint64(zone[i])
-            if state(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit):
-                changed = True
-        settle_row(table, row, ts[i], changed)
+        outcome[i] = became
     return len(ts)
+
+
+@inlined
+def apply_event(
+    table: Rows,
+    text: NDArray[np.uint8],
+    start: int,
+    size: int,
+    hashed: np.uint64,
+    ts: int,
+    what: int,
+    event: np.uint64,
+    exposure: np.uint64,
+    ad: int,
+    zone: int,
+    consent: int,
+    ad_hash: NDArray[np.uint64],
+    rules: RuleArrays,
+    ads: Ads,
+    scratch: ScratchArrays,
+    horizon: int,
+    row_limit: int,
+) -> int:
+    """Apply one event, ``hashed`` being its id's hash; what became of it, or NO_ROOM, where nothing
+    was changed."""
+    new = scratch.entry
+    row = find(table, hashed, text, start, size)
+    entries = 2 + FACTS
+    if row >= 0:
+        entries += length_of(table.header[row, 0])
+    if (
+        table.state[_DIRTY] == len(table.dirty)
+        or entries > len(scratch.mark)
+        or not has_room(table, row, entries, size)
+    ):
+        return NO_ROOM
+    kind, sort = what & 3, what >> TYPE_SHIFT & 31
+    if kind == CONTROL and sort == ERASE:
+        return APPLIED if row >= 0 and erase(table, row, ts) else DUPLICATE
+    if kind == CONTROL and (sort == LINK or (sort == CONSENT and consent == 0)):
+        return DUPLICATE
+    if row < 0:
+        row = add(table, hashed, text, start, size)
+    new[1] = event
+    became, changed = DUPLICATE, False
+    if not (kind == CONTROL and sort == CONSENT):
+        new[0] = time_word(ts, what)
+        new[2] = ((exposure & _EXPOSURE_BITS) << _AD_BITS) | np.uint64(ad)
+        became = insert(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit)
+        changed = became == APPLIED
+    if consent > 0:
+        fact = GRANT if consent == _GRANTED else REFUSAL
+        new[0], new[2] = time_word(ts, FACT | fact << TYPE_SHIFT), np.uint64(0)
+        if state(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit):
+            changed = True
+            if kind == CONTROL and sort == CONSENT:
+                became = APPLIED
+    if zone >= 0 and became != REFUSED:
+        new[0] = time_word(ts, FACT | ZONE << TYPE_SHIFT)
+        new[2] = np.uint64(zone)
+        if state(table, row, new, ad_hash, rules, ads, scratch, horizon, row_limit):
+            changed = True
+    settle_row(table, row, ts, changed)
+    return became
 
 
 @inlined

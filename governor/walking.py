@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.applying import apply_events
+from governor.applying import NO_ROOM, apply_event
 from governor.compiled import allocating, compiled, integer
 from governor.entries import ENGAGEMENT, EXPOSURE
 from governor.hashing import hash_bytes, mix
@@ -71,7 +71,6 @@ def walk(
         `holding.held_back` misses. It is then to be called again.
     """
     by = np.zeros(2, np.uint64)
-    outcome = np.zeros(1, np.uint8)
     i = progress[0]
     while i < len(rows.ts):
         progress[0] = i
@@ -99,15 +98,16 @@ def walk(
             verdicts.fate[n] = max(verdicts.fate[n], _SHOWN)
         if verdicts.fate[n] == _SHOWN:
             for k in range(i, end):
-                one = slice(k, k + 1)
-                entered = apply_events(
-                    governing.table, rows.text, rows.start[one], rows.size[one], rows.ts[one],
-                    rows.what[one], rows.event[one], rows.exposure[one], rows.ad[one],
-                    rows.zone[one], rows.consent[one], rows.skipped[one], governing.ad_hash,
-                    governing.rules, governing.ads, governing.scratch, governing.horizon,
-                    governing.row_limit, outcome, 0,
+                if rows.skipped[k]:
+                    continue
+                became = apply_event(
+                    governing.table, rows.text, rows.start[k], rows.size[k],
+                    hash_bytes(rows.text, rows.start[k], rows.size[k]), rows.ts[k], rows.what[k],
+                    rows.event[k], rows.exposure[k], rows.ad[k], rows.zone[k], rows.consent[k],
+                    governing.ad_hash, governing.rules, governing.ads, governing.scratch,
+                    governing.horizon, governing.row_limit,
                 )  # fmt: skip
-                if entered == 0:
+                if became == NO_ROOM:
                     return FULL
         i = end
     progress[0] = i
