@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from deploy.dashboards.questions import Prometheus, QueryError
-from tests.integration.deployment import ROOT, wait_for
+from deploy.dashboards.pictures import draw
+from deploy.dashboards.questions import Prometheus, QueryError, Sample
+from tests.integration.deployment import ROOT, Deployment, Metrics, free_port, wait_for
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 
@@ -39,12 +40,6 @@ def needed(program: str = "prometheus") -> str:
     if found is None:
         pytest.skip(f"no {program} on this machine (Debian: apt-get install prometheus)")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def quickened(text: str) -> str:
@@ -174,3 +169,51 @@ def scraping(folder: Path, port: int) -> Iterator[Server]:
     """A Prometheus that scrapes a worker on this port."""
     with Server(folder / "prometheus", f"127.0.0.1:{port}") as server:
         yield server
+
+
+@contextmanager
+def world(
+    folder: Path, bootstrap: str, name: str, policy: str, **settings: str
+) -> Iterator[tuple[Deployment, Server]]:
+    """A deployment whose workers serve their metrics on one port, and what scrapes them."""
+    needed()
+    port = free_port()
+    settings["metrics_port"] = str(port)
+    deployment = Deployment(bootstrap, name, folder, (), partitions=4, **settings)
+    (folder / "policy.yaml").write_text(policy)
+    deployment.create_event_topics()
+    try:
+        with scraping(folder, port) as server:
+            yield deployment, server
+    finally:
+        deployment.end()
+
+
+def pictured(server: Server, began: float, *names: str) -> None:
+    """Draw dashboards, where PICTURES names a folder for them: `make pictures`."""
+    if folder := os.environ.get("PICTURES"):
+        draw(server, began, time.time(), Path(folder), names)
+
+
+Values = dict[tuple[tuple[str, str], ...], float]
+"""By labels."""
+
+
+def values(found: list[Sample]) -> Values:
+    return {
+        tuple(sorted((name, text) for name, text in labels.items() if name != "__name__")): value
+        for labels, value in found
+    }
+
+
+def by(label: str, numbers: Mapping[str, float]) -> Values:
+    return {((label, name),): float(number) for name, number in numbers.items()}
+
+
+def scraped(server: Server, at: float) -> Metrics:
+    """All that Prometheus got of the worker in one scrape."""
+    found = Metrics("")
+    for labels, value in server.now('{job="governor"}', at):
+        own = {k: v for k, v in labels.items() if k not in ("__name__", "job", "instance")}
+        found.samples[labels["__name__"], frozenset(own.items())] = value
+    return found

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from governor.fatigue.samples import Samples
 from governor.fatigue.sampling import Marks
-from governor.fatigue.versions import Version
-from streams.logs import said
 from tests.integration.conftest import Deploy
+from tests.integration.curves import curves, observed, settled
 from tests.integration.deployment import Deployment, Event, Worker
 from tests.integration.deployment import wait_for as wait_for_any
 from tests.integration.scenario import T0
@@ -85,47 +82,6 @@ def answer(user: str, name: str, at: float) -> dict[str, Any]:
 
 def in_order(events: Iterator[Event]) -> list[Event]:
     return sorted(events, key=lambda one: one[1]["ts"])
-
-
-def curves(deployment: Deployment) -> dict[bytes, bytes]:
-    """What compaction leaves of the topic of curves."""
-    newest = {message.key: message.value for message in deployment.read("curves")}
-    return {key: value for key, value in newest.items() if key is not None and value is not None}
-
-
-def governing(deployment: Deployment) -> Version | None:
-    """The version that governs."""
-    held = curves(deployment)
-    if b"current" not in held:
-        return None
-    name = json.loads(held[b"current"])["version"]
-    return Version.from_json(held[f"version:{name}".encode()])
-
-
-def observed(deployment: Deployment) -> Samples:
-    """What the samples topic holds."""
-    samples = Samples()
-    for message in deployment.read("samples"):
-        samples.take(message.key, message.value)
-    return samples
-
-
-def settled(
-    deployment: Deployment, events: list[Event], *workers: Worker
-) -> Callable[[], Version | None]:
-    """The version that governs, once one of these workers made it of all that there is."""
-    shown = sum(topic == "impressions" for topic, _ in events)
-
-    def made() -> Version | None:
-        samples, version = observed(deployment), governing(deployment)
-        if version is None or len(samples.exposures()) != shown:
-            return None
-        last = [rounds[-1] for one in workers if (rounds := said(one.log(), "curves made"))]
-        whole = {one["version"] for one in last if one["exposures"] == shown}
-        newest = version.curves.reference == samples.now and version.since == samples.since
-        return version if newest and version.name in whole else None
-
-    return made
 
 
 def throttled(deployment: Deployment, user: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +27,7 @@ import pytest
 import yaml
 from aiokafka import AIOKafkaProducer
 
-from deploy.dashboards.pictures import draw
-from deploy.dashboards.questions import Sample, filled, questions
+from deploy.dashboards.questions import filled, questions
 from governor.oracle import Oracle
 from governor.partitioning import partition_of
 from governor.policy import Policy, duration, load
@@ -46,35 +44,22 @@ from tests.integration.deployment import (
     run,
     wait_for,
 )
-from tests.integration.prometheus import RULES, Server, free_port, needed, scraping
+from tests.integration.prometheus import (
+    RULES,
+    Server,
+    Values,
+    by,
+    needed,
+    pictured,
+    scraped,
+    values,
+    world,
+)
 
 pytestmark = pytest.mark.slow
 
 CHUNKS = 8
 """Between which the worker is scraped, so that rates have something to go by."""
-
-Values = dict[tuple[tuple[str, str], ...], float]
-"""By labels."""
-
-
-def values(found: list[Sample]) -> Values:
-    return {
-        tuple(sorted((name, text) for name, text in labels.items() if name != "__name__")): value
-        for labels, value in found
-    }
-
-
-def by(label: str, numbers: Mapping[str, float]) -> Values:
-    return {((label, name),): float(number) for name, number in numbers.items()}
-
-
-def scraped(server: Server, at: float) -> Metrics:
-    """All that Prometheus got of the worker in one scrape."""
-    found = Metrics("")
-    for labels, value in server.now('{job="governor"}', at):
-        own = {k: v for k, v in labels.items() if k not in ("__name__", "job", "instance")}
-        found.samples[labels["__name__"], frozenset(own.items())] = value
-    return found
 
 
 @dataclass
@@ -224,35 +209,11 @@ class Played:
 TOPICS = ("impressions", "engagements", "controls", "repartition")
 
 
-@contextmanager
-def world(
-    folder: Path, bootstrap: str, name: str, policy: str, **settings: str
-) -> Iterator[tuple[Deployment, Server]]:
-    """A deployment whose workers serve their metrics on one port, and what scrapes them."""
-    needed()
-    port = free_port()
-    settings["metrics_port"] = str(port)
-    deployment = Deployment(bootstrap, name, folder, (), partitions=4, **settings)
-    (folder / "policy.yaml").write_text(policy)
-    deployment.create_event_topics()
-    try:
-        with scraping(folder, port) as server:
-            yield deployment, server
-    finally:
-        deployment.end()
-
-
-def pictured(server: Server, began: float, *names: str) -> None:
-    """Draw dashboards, where PICTURES names a folder for them: `make pictures`."""
-    if folder := os.environ.get("PICTURES"):
-        draw(server, began, time.time(), Path(folder), names)
-
-
 @pytest.fixture(scope="module")
 def played(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     folder = tmp_path_factory.mktemp("played")
     settings = {"history": HISTORY, "row_limit": str(ROW_LIMIT), "standbys": "0"}
-    settings["curves_interval"] = "2s"
+    settings["sample_people"] = "0"  # how ads wear is test_prometheus_fatigue.py's
     events = [event for page in read_pages() for event in events_of(page)]
     with world(folder, broker, "played", policy_text(), **settings) as (deployment, server):
         worker = deployment.worker()
@@ -320,32 +281,6 @@ def _rows(world: Played) -> float:
     return sum(one.key[:1] == b"u" for one in world.deployment.read("ledger") if one.key)
 
 
-def _wear(which: str) -> Expected:
-    name = f"fatigue_relative_engagement{which}_ratio"
-    return lambda world: by("campaign", world.sums(f"governor_{name}", "campaign", depth="8"))
-
-
-def _curve(world: Played) -> Values:
-    found = defaultdict(list)
-    for (name, labels), value in world.scrape.samples.items():
-        if name == "governor_fatigue_relative_engagement_ratio" and value >= 0:
-            found[dict(labels)["depth"]].append(value)
-    return by("depth", {depth: sum(each) / len(each) for depth, each in found.items()})
-
-
-def _identified(world: Played) -> Values:
-    found = [
-        v for k, v in world.sums("governor_fatigue_identified", "campaign").items() if k != "*"
-    ]
-    return {(): sum(found) / len(found)} if found else {}
-
-
-def _arms(world: Played) -> Values:
-    shown = world.sums("governor_fatigue_exposures_total", "arm")
-    engaged = world.sums("governor_fatigue_engagements_total", "arm")
-    return by("arm", {arm: engaged[arm] / n for arm, n in shown.items() if n})
-
-
 def _outcomes(world: Played) -> dict[str, float]:
     names = world.sums("governor_events_total", "outcome")
     return dict.fromkeys(names, 0.0) | {"applied": float(len(world.events))}
@@ -373,25 +308,6 @@ EXPECTED: dict[tuple[str, str, str], Expected] = {
     ("overview", "How long after it", "half"): _number(math.nan),
     ("overview", "How long after it", "95%"): _number(math.nan),
     ("overview", "Exposures against a decision", "exposures"): _number(0),
-    ("fatigue", "Engagement by depth", "{{depth}}"): _curve,
-    ("fatigue", "Engagement at the eighth exposure", "{{campaign}}"): _wear(""),
-    ("fatigue", "Engagement at the eighth exposure", "{{campaign}}, at least"): _wear("_low"),
-    ("fatigue", "Engagement at the eighth exposure", "{{campaign}}, at most"): _wear("_high"),
-    ("fatigue", "Campaigns that wear worse than usual", "{{campaign}}"): _same(
-        "fatigue_alarmed", "campaign", least=0
-    ),
-    ("fatigue", "Alarms", "alarms"): lambda world: {
-        (): world.scrape("governor_fatigue_alarms_total")
-    },
-    ("fatigue", "Rests", "rests"): lambda world: {
-        (): world.scrape("governor_fatigue_rests_total") / world.window
-    },
-    ("fatigue", "Coverage", "{{campaign}}"): _same("fatigue_coverage_ratio", "campaign", least=-1),
-    ("fatigue", "Engagement, governed and held out", "{{arm}}"): _arms,
-    ("fatigue", "Curves that can be told from selection", "identified"): _identified,
-    ("fatigue", "Campaigns with a curve", "campaigns"): lambda world: {
-        (): world.scrape("governor_fatigue_campaigns")
-    },
     ("pipeline", "Lag", "{{topic}}"): lambda _: by("topic", dict.fromkeys(TOPICS, 0)),
     ("pipeline", "What became of events", "{{outcome}}"): _rate("outcome", _outcomes),
     ("pipeline", "Apply and flush", "apply"): _quantile(0.99, "apply"),
@@ -444,7 +360,11 @@ EXPECTED: dict[tuple[str, str, str], Expected] = {
 MEASURED = {("pipeline", "Memory", "resident")}
 """What the kernel says, and nothing can predict."""
 
-QUESTIONS = {(one.dashboard, one.panel, one.legend): one for one in questions()}
+QUESTIONS = {
+    (one.dashboard, one.panel, one.legend): one
+    for one in questions()
+    if one.dashboard != "fatigue"  # test_prometheus_fatigue.py
+}
 
 
 def test_something_is_expected_of_every_panel() -> None:
@@ -508,11 +428,8 @@ def test_what_is_recorded_is_what_panels_show(played: Played, name: str, panel: 
 @pytest.mark.parametrize("rule", _rules("record"), ids=lambda rule: str(rule["record"]))
 def test_what_is_recorded_can_be_asked(played: Played, rule: dict[str, Any]) -> None:
     answered = played.answer(rule["expr"])
-    # Of people of whom nothing has been settled yet there is no coverage.
-    unknown = rule["record"] == "governor:fatigue_coverage:ratio" and math.isnan(
-        played.scrape("governor_fatigue_coverage_ratio", campaign="*")
-    )
-    assert bool(answered) != unknown
+    # Nobody is observed here, so there is no coverage.
+    assert bool(answered) == (rule["record"] != "governor:fatigue_coverage:ratio")
 
 
 def _commands() -> list[tuple[str, str]]:
