@@ -499,6 +499,10 @@ class Governor(faust.App):
         if self.should_stop and not self.crashed:
             await self.snapshots.finish(self.store().live(), self.store().gate, self._written)
 
+    def _on_rebalance_when_stopped(self) -> None:
+        """Do nothing. Faust closes the consumer here, from a loop that is not the consumer's, and
+        the stop that is under way then leaves out what it would do: above all, leave the group."""
+
     async def crashed_or_stopped(self) -> None:
         """Return when the app has crashed or stopped."""
         events = [asyncio.ensure_future(one.wait()) for one in (self._crashed, self._stopped)]

@@ -21,12 +21,15 @@ from typing import Any, ClassVar, Protocol, cast
 import faust
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
+from mode.threads import MethodQueue
+from mode.utils.futures import maybe_set_exception
 
 from governor.records import Records
 from streams.wire import CorruptBatch, parse
@@ -50,6 +53,11 @@ BUSY_FETCH_MAX_WAIT_MS = 10
 
 
 MISSING_TOPICS_SECONDS = 1.0
+
+LEAVE_SECONDS = 3.0
+"""How long Kafka may take to let a worker leave the group. Without it the session has to end."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +255,28 @@ class _MarkingConsumer(AIOKafkaConsumer):
                 keeper.reached(tp)
 
 
+class StoppedError(IllegalStateError):
+    """The consumer has stopped and does nothing any more."""
+
+
+class _Calls(MethodQueue):
+    """Calls into the consumer's thread. Faust's are never answered once it has stopped."""
+
+    def _queue_put(self, method: Any) -> None:
+        if self.should_stop:
+            promise = method.promise
+            stopped = StoppedError("the consumer has stopped")
+            promise.get_loop().call_soon_threadsafe(maybe_set_exception, promise, stopped)
+        else:
+            super()._queue_put(method)
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread around the aiokafka consumer, which reads committed batches."""
 
     logger = logging.getLogger("faust.transport.batched")  # what Faust logs is Faust's
     _asking: asyncio.Future[None] | None = None
+    _method_queue: MethodQueue | None = None
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
@@ -268,10 +293,42 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         BatchFetcher.adopt(self._ensure_consumer()._fetcher, consumer.seeks)
         self._asking = asyncio.ensure_future(self._ask_for_missing_topics())
 
+    @property
+    def method_queue(self) -> MethodQueue:
+        if self._method_queue is None:
+            self._method_queue = _Calls(loop=self.thread_loop, beacon=self.beacon)
+        return self._method_queue
+
     async def on_thread_stop(self) -> None:
         if self._asking is not None:
             self._asking.cancel()
+        if self._consumer is not None:
+            await self._leave(self._consumer)
         await super().on_thread_stop()
+
+    async def _leave(self, consumer: AIOKafkaConsumer) -> None:
+        """Leave the group at once.
+
+        aiokafka first waits until a rebalance that is under way is over: for the slowest of the
+        others, or for the session of a dead one to end, while the partitions that this worker has
+        given up lie idle.
+        """
+        coordinator = consumer._coordinator
+        coordinator._coordination_task.cancel()
+        await asyncio.wait((coordinator._coordination_task,))
+        await coordinator._stop_heartbeat_task()
+        member, node = coordinator.member_id, coordinator.coordinator_id
+        if not member or node is None:
+            return
+        # Not over the coordinator's own connection: Kafka answers one request of a connection
+        # after the other, and the answer to a JoinGroup may be due there.
+        request = LeaveGroupRequest(coordinator.group_id, member)
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await consumer._client.send(node, request)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("cannot leave the group %s: %r", coordinator.group_id, error)
+        coordinator.reset_generation()
 
     async def _ask_for_missing_topics(self) -> None:
         """Know the partitions of every topic subscribed to.
@@ -460,15 +517,22 @@ class Consumer(driver.Consumer):
 
         Faust waits then too, for acks that cannot come.
         """
-        while self._unacked_messages and not (self.should_stop or self.app.crashed):
-            await self.commit()
-            if self._unacked_messages:
-                await self._wait_for_ack(timeout=1)
-                self._clean_unacked_messages()
-        await self.commit_and_end_transactions()
-        # There are no marks before the thread has started, which would not answer then.
-        if self.keeper is not None and not self.app.crashed and (marks := self.keeper.unharmed()):
-            await self._thread.commit_marks(marks)
+        with suppress(StoppedError):
+            while self._unacked_messages and not (self.should_stop or self.app.crashed):
+                await self.commit()
+                if self._unacked_messages:
+                    await self._wait_for_ack(timeout=1)
+                    self._clean_unacked_messages()
+            await self.commit_and_end_transactions()
+            # Between two assignments Kafka would not answer before the others have joined, and
+            # refuse; what is marked was marked when the partitions went.
+            if (
+                self.keeper is not None
+                and self.placed
+                and not self.app.crashed
+                and (marks := self.keeper.unharmed())
+            ):
+                await self._thread.commit_marks(marks)
 
     def forget(self, message: Message) -> None:
         """Wait no longer for the ack of a message, which is not acked either: it is read again

@@ -8,7 +8,7 @@ import pytest
 
 from governor.partitioning import partition_of
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import Event, Worker, wait_for
+from tests.integration.deployment import READY_SECONDS, Event, Worker, wait_for
 from tests.integration.scenario import SPAN, T0, scenario
 from tests.integration.test_planted import stopped
 from tests.integration.test_worker import held
@@ -86,6 +86,29 @@ def test_partitions_that_leave_take_their_rows_with_them(deploy: Deploy) -> None
     deployment.assert_decides(EVENTS)
     assert one.stop() == 0
     assert two.stop() == 0
+
+
+def test_a_stop_in_the_middle_of_a_rebalance_waits_for_nobody(deploy: Deploy) -> None:
+    deployment = deploy(session_timeout="30s")
+    deployment.create_event_topics()
+    one, two = deployment.two_workers()
+    deployment.send(EVENTS[:1500])
+    deployment.wait_until_committed()
+    # What a third one begins cannot end before this one has joined too.
+    two.process.send_signal(signal.SIGSTOP)
+    rebalancing = "because it is rebalancing"
+    before = one.log().count(rebalancing)
+    three = deployment.worker(wait=False)
+    wait_for(lambda: one.log().count(rebalancing) > before, "rebalance", READY_SECONDS)
+    assert one.stop() == 0
+    assert "not stopped within" not in one.log()
+    two.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: three.partitions == 2, "half of the partitions")
+    deployment.send(EVENTS[1500:])
+    deployment.wait_until_committed()
+    deployment.assert_decides(EVENTS)
+    assert two.stop() == 0
+    assert three.stop() == 0
 
 
 @pytest.mark.parametrize(
