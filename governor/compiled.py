@@ -12,9 +12,11 @@ into its callers, as handing it hundreds of words costs more than what it does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from hashlib import blake2b
-from types import CodeType, FunctionType
+from importlib import import_module
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -25,6 +27,23 @@ from numba.core.dispatcher import Dispatcher
 __all__ = ["allocating", "compiled", "inlined", "integer"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def _without_scipy() -> None:
+    """Have numba not look for SciPy.
+
+    It imports all of its linear algebra where it is installed, a tenth of a worker's start, for
+    functions that nothing here compiles.
+    """
+    if (name := "scipy.linalg") not in sys.modules:
+        sys.modules[name] = cast(ModuleType, None)
+        try:
+            import_module("numba.np.arraymath")
+        finally:
+            del sys.modules[name]
+
+
+_without_scipy()
 
 
 def compiled(function: Function) -> Function:
