@@ -333,8 +333,9 @@ class Deployment:
                 **self.kafka, group_id=self.settings["group"], enable_auto_commit=False
             )
             async with consumer:
-                ends = await consumer.end_offsets(parts)
+                # In this order: what is sent on is there before what brought it is committed.
                 done = [await consumer.committed(part) or 0 for part in parts]
+                ends = await consumer.end_offsets(parts)
             return sum(done), sum(ends.values())
 
         return run(ask())
