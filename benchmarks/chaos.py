@@ -122,6 +122,7 @@ class Chaos:
             "GOVERNOR_SESSION_TIMEOUT": f"{SESSION_SECONDS:.0f}s",
             "GOVERNOR_METRICS_HOST": "127.0.0.1",
             "GOVERNOR_METRICS_PORT": "0",
+            "GOVERNOR_LAST_SCRAPE": "0s",
             **_snapshot_setting(self._snapshots),
         }
         self.settings: Settings = load_settings(self.environment)

@@ -87,6 +87,7 @@ class Governor(faust.App):
         self.settings = settings
         self.policy = policy
         self._rows_skipped = 0
+        self._ended_by: guards.Remedy | None = None
         self.limits = Limits(
             max_future=ticks(settings.max_future),
             max_age=ticks(settings.max_age),
@@ -319,12 +320,19 @@ class Governor(faust.App):
         self.metrics.guard(guard)
         log.warning("%s", text, extra={"guard": guard})
 
-    async def crash(self, reason: BaseException) -> None:
-        """Stop the worker; count the guard that the reason belongs to."""
-        guard, _ = guards.remedy(reason)
-        if guard and not self.crashed:
-            self.metrics.guard(guard)
-        await super().crash(reason)
+    def ended_by(self, reason: BaseException) -> guards.Remedy:
+        """Why the worker stops: what it was first told. The guard is counted once."""
+        if self._ended_by is None:
+            self._ended_by = guards.remedy(reason)
+            self.health.stopped = self._ended_by.text
+            if self._ended_by.guard:
+                self.metrics.guard(self._ended_by.guard)
+        return self._ended_by
+
+    def _crash(self, reason: BaseException) -> None:
+        # Also when it is one of the services that crashed, whose own method does not know of ours.
+        self.ended_by(reason)
+        super()._crash(reason)
 
     def _row_skipped(self, text: str) -> None:
         self.metrics.unreadable.inc()

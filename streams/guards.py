@@ -7,6 +7,7 @@ do. Those that would make answers wrong stop the worker.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
@@ -19,7 +20,7 @@ from streams.store import UnreadableRowError
 from streams.topics import EVENT_TOPICS, TopicError
 from streams.topology import Committed, Topic, Topology
 
-__all__ = ["GUARDS", "GuardError", "changed", "check", "remedy"]
+__all__ = ["GUARDS", "GuardError", "Remedy", "changed", "check", "remedy"]
 
 GUARDS: Mapping[str, str] = {
     "input_recreated": "a topic of events was deleted and created anew: read from its beginning",
@@ -154,21 +155,31 @@ def _same_count(topic: Topic, partitions: int) -> None:
         )
 
 
-def remedy(error: BaseException) -> tuple[str, str]:
-    """The guard that an error belongs to, empty for none, and what to tell an operator."""
+class Remedy(NamedTuple):
+    """Why a worker stops."""
+
+    guard: str
+    """The guard that stopped it; empty for none."""
+    text: str
+    """What happened, and what to do."""
+
+
+def remedy(error: BaseException) -> Remedy:
+    """The guard that an error belongs to, and what to tell an operator."""
     text = str(error)
     if isinstance(error, TopicError):
-        return getattr(error, "guard", ""), text
+        return Remedy(getattr(error, "guard", ""), text)
     if isinstance(error, UnreadableRowError):
-        return "unreadable_row", text
+        return Remedy("unreadable_row", text)
     if isinstance(error, FencedError | LeaseLostError):
-        return "fenced", text
+        return Remedy("fenced", text)
     if isinstance(error, MessageSizeTooLargeError):
-        return "message_too_large", text
+        return Remedy("message_too_large", text)
     if isinstance(error, InvalidTimestampError):
-        return "clock_jumped", (
+        return Remedy(
+            "clock_jumped",
             "Kafka refuses records for their time: set this machine's clock, or let the broker "
             "stamp them: kafka-configs.sh --alter --entity-type topics --entity-name NAME "
-            "--add-config message.timestamp.type=LogAppendTime, for decisions and ledger"
+            "--add-config message.timestamp.type=LogAppendTime, for decisions and ledger",
         )
-    return "", f"{type(error).__name__}: {text}"
+    return Remedy("", f"{type(error).__name__}: {text}")

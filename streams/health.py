@@ -82,6 +82,8 @@ class Health:
     """Why Kafka does not answer; empty when it does."""
     paused: dict[str, str] = field(default_factory=dict)
     """Topics that are not read for the time being, and why."""
+    stopped: str = ""
+    """Why it has stopped by itself; empty while it has not."""
 
     def away(self, reason: str) -> None:
         """Kafka does not answer, for this reason; with an empty one it does."""
@@ -90,7 +92,7 @@ class Health:
     @property
     def alive(self) -> bool:
         """Whether it makes progress, or has nothing to make progress with."""
-        return self.stalled <= self.patience
+        return not self.stopped and self.stalled <= self.patience
 
     @property
     def ready(self) -> bool:
@@ -101,6 +103,8 @@ class Health:
         """Whether it is alive, and the answer's body."""
         if self.alive:
             return True, {"status": "ok", **self._detail()}
+        if self.stopped:
+            return False, {"status": "stopped", "why": self.stopped}
         why = f"nothing done for {self.stalled:.0f} s with work at hand: restart this worker"
         return False, {"status": "stalled", "why": why, **self._detail()}
 
@@ -112,6 +116,8 @@ class Health:
         return not why, {"status": "ready", "partitions": partitions, **body, **self._detail()}
 
     def _why_not(self) -> str:
+        if self.stopped:
+            return f"stopped: {self.stopped}"
         return (
             f"Kafka does not answer: {self.unreachable}" if self.unreachable else self.phase().why
         )

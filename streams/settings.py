@@ -285,6 +285,12 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, _whole(0, 65_535)] = Field(
         8000, description="Port that serves them; 0 for any that is free."
     )
+    last_scrape: Annotated[timedelta, _time("0s", "10m")] = Field(
+        timedelta(seconds=20),
+        description="How long the metrics of a worker that a guard stopped can still be read, so "
+        "that Prometheus learns of it: a little more than its scrape_interval. It ends as soon as "
+        "they have been; 0s for at once.",
+    )
     log_level: Annotated[_LogLevel, _one_of("debug", "info", "warning", "error", "critical")] = (
         Field("info", description="The least level that is logged.")
     )

@@ -1,14 +1,16 @@
 """The worker's web server: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for a keeper.
 
 ``/healthz`` answers 503 when the worker should be restarted, ``/readyz`` while it does not serve
-its partitions; both say why, as JSON.
+its partitions; both say why, as JSON. A counter that is advanced as the worker ends would be seen
+by nobody: `Web.last_look` serves it until somebody has.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -47,8 +49,40 @@ class Web(Service):
 
     async def on_start(self) -> None:
         """Listen."""
+        await self._listen(self._serve)
+        log.info("serving", extra={"metrics": f"{self.address}/metrics"})
+
+    async def on_stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def page(self) -> bytes:
+        """The metrics as they are."""
+        return generate_latest(self._metrics.registry)
+
+    async def last_look(self, page: bytes) -> None:
+        """Listen once more, after the stop, until ``page`` has been read as the metrics.
+
+        Raises:
+            OSError: somebody else listens there by now.
+        """
+        read = asyncio.Event()
+
+        async def serve(request: web.Request) -> web.Response:
+            response = _text(page)
+            await response.prepare(request)
+            await response.write_eof()
+            read.set()
+            return response
+
+        await self._listen(serve)
+        log.info("serving the last metrics", extra={"metrics": f"{self.address}/metrics"})
+        await read.wait()
+
+    async def _listen(self, serve: Callable[[web.Request], Awaitable[web.Response]]) -> None:
         app = web.Application()
-        app.router.add_get("/metrics", self._serve)
+        app.router.add_get("/metrics", serve)
         app.router.add_get("/healthz", self._alive)
         app.router.add_get("/readyz", self._ready)
         self._runner = web.AppRunner(app, access_log=None)
@@ -63,22 +97,20 @@ class Web(Service):
                 f"metrics cannot be served at {where}: {why}. Choose another address or port, or "
                 "port 0 for any that is free",
             ) from error
-        log.info("serving", extra={"metrics": f"{self.address}/metrics"})
-
-    async def on_stop(self) -> None:
-        """Stop listening."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        self._port = self._runner.addresses[0][1]
 
     async def _serve(self, _request: web.Request) -> web.Response:
-        body = generate_latest(self._metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return _text(self.page())
 
     async def _alive(self, _request: web.Request) -> web.Response:
         return _answer(*self._health.health())
 
     async def _ready(self, _request: web.Request) -> web.Response:
         return _answer(*self._health.readiness())
+
+
+def _text(page: bytes) -> web.Response:
+    return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _answer(well: bool, body: Mapping[str, object]) -> web.Response:

@@ -1,4 +1,8 @@
-"""``governor worker``: the app in a loop of its own, stopped by signals, within ten seconds."""
+"""``governor worker``: the app in a loop of its own, stopped by signals, within ten seconds.
+
+One that a guard stops can be scraped once more (GOVERNOR_LAST_SCRAPE): it would take what it
+counted with it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,10 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from streams import logs
 from streams.app import Governor, create
-from streams.guards import remedy
 from streams.settings import Settings
 
 __all__ = ["run"]
@@ -50,14 +53,15 @@ async def _main(app: Governor) -> NoReturn:
     signalled = asyncio.ensure_future(asked.wait())
     failed = asyncio.ensure_future(_failure(app, running))
     await asyncio.wait((signalled, failed), return_when=asyncio.FIRST_COMPLETED)
-    status = 0
+    status, last = 0, b""
     if failed.done():
         status = 1
-        log.critical("stopping: %s", remedy(failed.result())[1])
+        guard, why = app.ended_by(failed.result())
+        log.critical("stopping: %s", why, extra={"guard": guard} if guard else {})
+        last = app.server.page() if guard else b""
     else:
         log.info("stopping", extra={"pending_events": app.outbox.events})
         failed.cancel()
-    signalled.cancel()
     running.cancel()
     # Not wait_for: it would wait for a cancelled stop, and Faust swallows the cancellation.
     done, _ = await asyncio.wait((asyncio.ensure_future(app.stop()),), timeout=STOP_SECONDS)
@@ -65,7 +69,21 @@ async def _main(app: Governor) -> NoReturn:
         log.error("not stopped within %.0f s: what was not acked is read again", STOP_SECONDS)
         _end(1)
     log.info("stopped")
+    if last:
+        await _be_scraped(app, last, signalled)
     _end(status)
+
+
+async def _be_scraped(app: Governor, page: bytes, signalled: asyncio.Future[Any]) -> None:
+    """Let Prometheus read the last metrics, which say which guard stopped the worker."""
+    look = asyncio.ensure_future(app.server.last_look(page))
+    await asyncio.wait(
+        (look, signalled),
+        timeout=app.settings.last_scrape.total_seconds(),
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    if look.done() and (error := look.exception()) is not None:
+        log.warning("the last metrics cannot be read: %s", error)
 
 
 def _end(status: int) -> NoReturn:

@@ -141,6 +141,7 @@ class Deployment:
             "metrics_host": "127.0.0.1",
             "metrics_port": "0",
             "session_timeout": "6s",
+            "last_scrape": "0s",
             **settings,
         }
         self.workers: list[Worker] = []
@@ -533,8 +534,7 @@ class Worker:
 
     def scrape(self) -> str:
         """Its metrics, as Prometheus gets them."""
-        with urllib.request.urlopen(self.address, timeout=10) as answer:
-            return str(answer.read().decode())
+        return scraped(self.address)
 
     def metrics(self) -> Metrics:
         """Its metrics by name and labels."""
@@ -559,12 +559,36 @@ class Worker:
             self.process.send_signal(signal.SIGABRT)
             pytest.fail(f"not ended after {seconds:.0f} s:\n{self.log()[-5000:]}")
 
+    def stopped_by(self, guard: str) -> None:
+        """Wait until it ends because of a guard, which its last metrics must have counted."""
+        self.expected_to_end = True
+        last = "serving the last metrics"
+
+        def serving() -> list[dict[str, Any]]:
+            found = said(self.log(), last)
+            assert found or self.process.poll() is None, self.log()[-5000:]
+            return found
+
+        (told,) = wait_for(serving, f"{last} in {self.log_file}", READY_SECONDS)
+        metrics = Metrics(scraped(told["metrics"]))
+        (stopping,) = [line for line in map(json.loads, self.errors()) if "guard" in line]
+        assert stopping["guard"] == guard
+        assert metrics("governor_guard_total", guard=guard) == 1
+        assert metrics("governor_ready") == 0
+        assert self.wait() == 1
+
     def kill(self) -> None:
         """End it without a chance to do anything about it."""
         self.expected_to_end = True
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def scraped(address: str) -> str:
+    """The metrics that lie there, as Prometheus gets them."""
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 class Metrics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
 from streams.broker import Cluster
 from tests.integration.conftest import Deploy
-from tests.integration.deployment import EVENT_TOPICS, Deployment, Worker, run, wait_for
+from tests.integration.deployment import EVENT_TOPICS, Deployment, Event, Worker, run, wait_for
 from tests.integration.scenario import T0, scenario
 
 
@@ -111,11 +111,11 @@ def test_a_topic_made_anew_is_read_from_its_beginning(deploy: Deploy) -> None:
 def test_a_topic_made_anew_under_a_worker_stops_it(deploy: Deploy) -> None:
     deployment = deploy(partitions=1)
     deployment.create_event_topics()
-    worker = deployment.worker(stall_timeout="4s")
+    worker = deployment.worker(stall_timeout="4s", last_scrape="1m")
     wait_for(lambda: worker.metrics()("governor_ready") == 1, "readiness")
     delete_topic(deployment, "controls")
     deployment.create_topics({"controls": 1})
-    assert worker.wait(60) == 1
+    worker.stopped_by("input_recreated")
     assert f"the topic {deployment.topic('controls')}" in worker.log()
     assert "A restart" in worker.log()
 
@@ -137,7 +137,7 @@ def test_events_deleted_before_they_were_read_are_told(deploy: Deploy) -> None:
 
 
 def test_more_partitions_are_refused(deploy: Deploy) -> None:
-    deployment = deploy(partitions=2)
+    deployment = deploy(partitions=2, last_scrape="1m")
     deployment.create_event_topics()
     deployment.send(scenario(74, users=40, events=300))
     worker = deployment.worker(stall_timeout="4s")
@@ -147,10 +147,10 @@ def test_more_partitions_are_refused(deploy: Deploy) -> None:
         for name in deployment.partition_counts()
     }
     administer(deployment, lambda admin: admin.create_partitions(counts))
-    assert worker.wait(60) == 1
+    worker.stopped_by("partitions_changed")
     assert "has 3 partitions and had 2" in worker.log()
     again = deployment.worker(wait=False)
-    assert again.wait(120) == 1
+    again.stopped_by("partitions_changed")
     assert "has 3 partitions and had 2" in again.log()
     assert "GOVERNOR_TOPIC_PREFIX" in again.log()
 
@@ -170,8 +170,8 @@ def test_a_lost_changelog_stops_the_start_until_somebody_decides(deploy: Deploy,
         change_setting(deployment, "ledger", "cleanup.policy", "compact,delete")
         tp = TopicPartition(deployment.topic("ledger"), 0)
         administer(deployment, lambda admin: admin.delete_records({tp: RecordsToDelete(-1)}))
-    refused = deployment.worker(wait=False)
-    assert refused.wait(120) == 1
+    refused = deployment.worker(wait=False, last_scrape="1m")
+    refused.stopped_by("changelog_lost")
     assert "has lost rows of 1 partitions" in refused.log()
     assert "--reset-offsets --to-earliest" in refused.log()
     rewind(deployment)
@@ -203,8 +203,8 @@ def test_a_record_too_large_for_its_topic_stops_with_what_to_do(deploy: Deploy) 
     deployment.create_topics({"decisions": 1, "ledger": 1, "deadletters": 1})
     change_setting(deployment, "ledger", "max.message.bytes", "2000")
     deployment.send(scenario(77, users=60, events=900))
-    worker = deployment.worker(wait=False)
-    assert worker.wait(120) == 1
+    worker = deployment.worker(wait=False, last_scrape="1m")
+    worker.stopped_by("message_too_large")
     assert "max.message.bytes" in worker.log()
     assert deployment.topic("ledger") in worker.log()
     assert deployment.committed()[0] == 0
@@ -298,14 +298,16 @@ def test_snapshots_shorten_a_restart_and_a_full_disk_only_costs_them(
     assert len(list(folder.iterdir())) == 2
     with deployment.worker() as worker:
         wait_for(lambda: worker.metrics()("governor_ready") == 1, "readiness")
-        assert worker.metrics()("governor_snapshots_total", outcome="loaded") == 2
+        assert snapshots(worker, "loaded") == 2
         deployment.send(events[1000:2000])
         deployment.wait_until_committed()
         deployment.assert_decides(events[:2000])
     before = {file: file.read_bytes() for file in folder.iterdir()}
     # A refusal of the kernel's, as a full disk's is.
-    worker = deployment.worker(fault="limit_files:4096")
+    worker = deployment.worker(fault="limit_files:4096", snapshot_interval="1s")
     deployment.send(events[2000:])
+    wait_with_events(deployment, lambda: snapshots(worker, "failed") >= 1, "a failure", events)
+    assert counted(worker, "snapshot_failed") >= 1
     deployment.wait_until_committed()
     assert worker.stop() == 0
     assert "GOVERNOR_SNAPSHOTS" in worker.log()
@@ -314,19 +316,31 @@ def test_snapshots_shorten_a_restart_and_a_full_disk_only_costs_them(
     damaged.write_bytes(before[damaged][:-5] + b"wrong")
     with deployment.worker() as worker:
         wait_for(lambda: worker.metrics()("governor_ready") == 1, "readiness")
-        assert worker.metrics()("governor_snapshots_total", outcome="loaded") == 1
-        assert worker.metrics()("governor_snapshots_total", outcome="discarded") == 1
+        assert (snapshots(worker, "loaded"), snapshots(worker, "discarded")) == (1, 1)
         assert counted(worker, "snapshot_discarded") == 1
         deployment.assert_decides(events)
         held = deployment.oracle(events).held()
         assert worker.metrics()("governor_exposures_held") == held
 
 
-def wait_for_snapshots(worker: Worker, count: int) -> None:
-    wait_for(
-        lambda: worker.metrics()("governor_snapshots_total", outcome="written") >= count,
-        f"{count} snapshots written",
-    )
+def wait_with_events(
+    deployment: Deployment, condition: Callable[[], bool], what: str, events: Sequence[Event]
+) -> None:
+    """Wait for what comes with a flush only: some events are sent again, which changes nothing."""
+
+    def found() -> bool:
+        deployment.send(events[:20])
+        return condition()
+
+    wait_for(found, what)
+
+
+def snapshots(worker: Worker, outcome: str) -> float:
+    return worker.metrics()("governor_snapshots_total", outcome=outcome)
+
+
+def wait_for_snapshot(deployment: Deployment, worker: Worker, events: Sequence[Event]) -> None:
+    wait_with_events(deployment, lambda: snapshots(worker, "written") >= 1, "a snapshot", events)
 
 
 @pytest.mark.slow
@@ -337,14 +351,15 @@ def test_snapshots_are_taken_under_load_and_after_a_kill_nothing_differs(
     deployment.create_event_topics()
     events = scenario(81, users=200, events=9000)
     worker = deployment.worker()
-    with deployment.stream(events):
-        for _ in range(2):
-            wait_for_snapshots(worker, 1)
+    for part in (events[:3000], events[3000:6000]):
+        with deployment.stream(part):
+            wait_for_snapshot(deployment, worker, part)
             worker.kill()
             worker = deployment.worker()
+    deployment.send(events[6000:])
     deployment.wait_until_committed()
     deployment.assert_decides(events)
-    assert worker.metrics()("governor_snapshots_total", outcome="loaded") >= 1
+    assert snapshots(worker, "loaded") >= 1
     held = deployment.oracle(events).held()
     assert worker.metrics()("governor_exposures_held") == held
     assert worker.stop() == 0

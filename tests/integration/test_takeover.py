@@ -123,7 +123,9 @@ def test_a_sleeper_that_wakes_in_mid_flush_overwrites_nothing(
 ) -> None:
     deployment = deploy(standbys="0")
     deployment.create_event_topics()
-    sleeper = deployment.worker(fault=fault, failpoints="flush.before_rows=stop#1")
+    sleeper = deployment.worker(
+        fault=fault, failpoints="flush.before_rows=stop#1", last_scrape="1m"
+    )
     sleeper.expected_to_end = True
     deployment.send(EVENTS[:1000])
     wait_for(lambda: stopped(sleeper.process.pid), "sleep in the middle of a flush")
@@ -132,7 +134,7 @@ def test_a_sleeper_that_wakes_in_mid_flush_overwrites_nothing(
     deployment.send(EVENTS[1000:])
     deployment.wait_until_committed()
     sleeper.process.send_signal(signal.SIGCONT)
-    assert sleeper.wait() == 1
+    sleeper.stopped_by("fenced")
     assert told in sleeper.log()
     deployment.assert_decides(EVENTS)
     wait_for(lambda: heir.partitions == 4, "the group after the sleeper's end")

@@ -48,8 +48,8 @@ def test_a_row_that_cannot_be_read_stops_the_worker(deploy: Deploy, how: str) ->
         deployment.wait_until_committed()
     before = deployment.committed()
     spoiled(deployment, how)
-    worker = deployment.worker(wait=False)
-    assert worker.wait(120) == 1
+    worker = deployment.worker(wait=False, last_scrape="1m")
+    worker.stopped_by("unreadable_row")
     log = worker.log()
     assert BROKEN[how] in log
     assert f"{deployment.topic('ledger')}[0]: changelog record at offset" in log
