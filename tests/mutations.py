@@ -154,8 +154,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "applying.py",
-        "(exposure[i] & _EXPOSURE_BITS)",
-        "(event[i] & _EXPOSURE_BITS)",
+        "(exposure & _EXPOSURE_BITS)",
+        "(event & _EXPOSURE_BITS)",
         "impression ids mean nothing",
     ),
     Mutation(
@@ -173,8 +173,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ---- bookkeeping
     Mutation(
         "applying.py",
-        "changed = outcome[i] == APPLIED",
-        "changed = outcome[i] != DROPPED",
+        "changed = became == APPLIED",
+        "changed = became != DROPPED",
         "a duplicate makes its row dirty",
     ),
     Mutation(
