@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Deploy
 from tests.integration.deployment import Deployment, wait_for
-from tests.integration.scenario import scenario
+from tests.integration.scenario import SPAN, T0, scenario
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +42,10 @@ def test_a_crash_in_a_flush_of_a_wrong_order(
     deployment = deploy()
     deployment.create_event_topics()
     deployment.send(EVENTS)
+    finish(deployment)
+    # Alone in its flush: an event behind it would have the row decided anew.
+    event = {"event_id": "last", "user_id": "last", "ts": T0 + SPAN, "campaign_id": "C1"}
+    deployment.send([("impressions", event | {"creative_id": "C1-1"})])
     worker = deployment.worker(fault=fault, wait=False)
     assert worker.wait(120) == -signal.SIGKILL
     finish(deployment)
