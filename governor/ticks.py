@@ -1,7 +1,8 @@
 """Event time: whole microseconds since the epoch, so that windows add up exactly.
 
-JSON carries epoch seconds. A float of today's epoch seconds resolves a quarter of a microsecond,
-so the nearest tick is what the sender wrote as long as it wrote at most six decimals.
+JSON carries epoch seconds, with any number of decimals; an event's time is the tick nearest to
+what is written. A float of today's epoch seconds resolves a quarter of a microsecond, so it tells
+as long as there are at most six decimals; beyond that the text does (`governor.events`).
 """
 
 from __future__ import annotations
