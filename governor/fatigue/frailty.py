@@ -586,10 +586,10 @@ def _worth(label: _Label, base: tuple[float, ...], level: NDArray[np.float64]) -
 
 
 def _why_not(label: _Label, engagements: float, after: float) -> str:
-    if not label.stratified:
-        return "how active people are cannot be known: hardly anything else was shown to them"
     if engagements < _LEAST:
         return f"{engagements:.0f} engagements are too few ({_LEAST:.0f} are needed)"
+    if not label.stratified:
+        return "how active people are cannot be known: hardly anything else was shown to them"
     if after < _REPEATS:
         return "hardly anybody is shown it again after an answer: fatigue looks like propensity"
     return ""

@@ -270,6 +270,7 @@ def _curve(chance: random.Random, label: str) -> Curve:
         people=1000,
         coverage=1.0,
         identified=chance.random() < 0.85,
+        worth=chance.choice((0.2, 0.6, 1.0)),
     )
 
 
