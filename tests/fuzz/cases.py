@@ -254,7 +254,7 @@ def _version(chance: random.Random, at: int) -> Version:
 
 
 def _curve(chance: random.Random, label: str) -> Curve:
-    slope = chance.choice((0.0, -0.2, -0.5, -1.0))
+    slope = chance.choice((0.0, -0.3, -0.6, -1.0))
     level = [slope * knot * chance.uniform(0.7, 1.1) for knot in KNOTS]
     edges = sorted(chance.uniform(0.01, 4) for _ in range(STRATA - 2))
     return Curve(
@@ -270,7 +270,7 @@ def _curve(chance: random.Random, label: str) -> Curve:
         people=1000,
         coverage=1.0,
         identified=chance.random() < 0.85,
-        worth=chance.choice((0.2, 0.6, 1.0)),
+        worth=chance.choice((0.6, 20.0, 20.0)),
     )
 
 
