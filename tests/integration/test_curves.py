@@ -16,7 +16,7 @@ from tests.integration.scenario import T0
 POLICY = """
 version: test
 rules:
-  - {name: tired, fatigue: {floor: 0.45, probability: 0.7}, per: campaign}
+  - {name: tired, fatigue: {floor: 0.7, probability: 0.7}, per: campaign}
 attribution: [{window: 10m}]
 """
 SETTINGS = {"sample_interval": "200ms", "curves_interval": "1s", "history": "32d"}
@@ -44,9 +44,9 @@ def population(seed: int = 7) -> Iterator[Event]:
     which they answer as ever."""
     chance = random.Random(seed)
     for person in range(PEOPLE):
-        user, begins = f"person {person}", chance.uniform(2, 5)
+        user, begins = f"person {person}", chance.uniform(2, DAYS - 1)
         rate = FIRST_RATE * chance.gammavariate(4, 1 / 4)
-        for n in range(chance.randint(1, 8)):
+        for n in range(min(chance.randint(1, 8), int(DAYS - begins))):
             at = T0 + (begins + n + chance.uniform(0, 0.2)) * DAY
             yield from exposure(chance, user, "C1", f"{n}", at, rate * LEFT**n)
         for n in range(chance.randint(1, 12)):

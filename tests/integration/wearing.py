@@ -18,7 +18,7 @@ from tests.integration.scenario import T0
 POLICY = """
 version: wearing
 rules:
-  - {name: tired, fatigue: {floor: 0.45, probability: 0.7}, per: campaign}
+  - {name: tired, fatigue: {floor: 0.7, probability: 0.7}, per: campaign}
 attribution: [{window: 10m}]
 ads:
   - {match: {surface: radio}, measurable: false}
@@ -29,7 +29,7 @@ WORN, STEADY, PLAIN = "worn", "steady", "plain"
 CAMPAIGNS = (WORN, STEADY, PLAIN)
 
 PEOPLE, DAY = 1_000, 86_400
-RATE, LEFT = 0.25, 0.7
+RATE, LEFT = 0.2, 0.7
 """Of answers to a first exposure, and what each exposure to `WORN` leaves of it."""
 ON_RADIO = 0.3
 """Of exposures to `PLAIN`."""
@@ -78,10 +78,10 @@ class Audience:
         for person in range(PEOPLE):
             found += [self._show(person, STEADY, self._time(0, 12)) for _ in range(8)]
             found += [self._show(person, PLAIN, self._time(0, 12)) for _ in range(4)]
-            begins = self._chance.uniform(0, 3)
+            begins = self._chance.uniform(0, 11)
             found += [
                 self._show(person, WORN, self._time(begins + n, begins + n + 0.2), LEFT**n)
-                for n in range(self._chance.randint(1, 8))
+                for n in range(min(self._chance.randint(1, 8), int(12 - begins)))
             ]
         return found
 
