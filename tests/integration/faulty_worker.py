@@ -131,6 +131,13 @@ def ack_too_early(_: str) -> None:
     cast(Any, Outbox)._publish_decisions = faulty
 
 
+def never_look_again(_: str) -> None:
+    """Rows of a partition that has come are not evaluated anew."""
+    from governor.ledger import Ledger
+
+    cast(Any, Ledger).reevaluate = lambda _self, _limit: 0
+
+
 def drop_row(user: str) -> None:
     """The changelog rows of this user are not written."""
     send = Outbox._send
@@ -223,6 +230,7 @@ FAULTS = {
         never_acknowledge,
         rows_before_decisions,
         ack_too_early,
+        never_look_again,
         drop_row,
         unfenced,
         without_lease,
