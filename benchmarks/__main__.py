@@ -2,6 +2,7 @@
 
     make bench                                    # about twelve minutes on a quiet machine
     python -m benchmarks --only latency,stages    # some of them
+    python -m benchmarks --runs 1                 # once, where others take the median of three
     python -m benchmarks --quick                  # small loads: does it all work?
 
 One worker process on one core, all its threads; the broker and this program on another. What was
@@ -51,6 +52,7 @@ def main() -> None:
         help=f"some of {', '.join(SECTIONS)}",
     )
     parser.add_argument("--quick", action="store_true", help="small loads, rough figures")
+    parser.add_argument("--runs", type=int, help="of what runs through Kafka, at most (2 or 3)")
     options = parser.parse_args()
     if unknown := set(options.only) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
@@ -58,7 +60,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     # Of topics just made aiokafka warns until every partition has its leader.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
-    record = Record.begin(quick=options.quick)
+    record = Record.begin(quick=options.quick, most=options.runs)
     os.sched_setaffinity(0, {cores()[1]})
     for name in options.only:
         began = time.monotonic()

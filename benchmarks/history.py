@@ -71,11 +71,18 @@ class Record:
     figures: dict[str, Figure] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     """What a reader needs to know besides: loads, sizes, rates achieved."""
+    most: int | None = None
+    """How often anything is repeated at most."""
 
     @classmethod
-    def begin(cls, *, quick: bool) -> Record:
+    def begin(cls, *, quick: bool, most: int | None = None) -> Record:
         """An empty record of now and here."""
-        return cls(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), quick, _machine())
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        return cls(started, quick, _machine(), most=most)
+
+    def times(self, wanted: int) -> range:
+        """To go through as often as something is repeated."""
+        return range(1 if self.quick else min(wanted, self.most or wanted))
 
     def add(
         self, name: str, unit: str, values: float | Iterable[float], *, tell: bool = True

@@ -43,14 +43,14 @@ def measure(record: Record, *, quick: bool) -> None:
             asyncio.run(preload(cluster.bootstrap, "recovery.impressions", load))
             worker.until_acknowledged(events)
             seconds = []
-            for _run in range(1 if quick else 3):
+            for _run in record.times(3):
                 worker.stop()
                 seconds.append(worker.start())
             rows = int(worker.metric("governor_users"))
         records = asyncio.run(_count(cluster.bootstrap, "recovery.ledger"))
         ceiling = [
             measure_ceiling(cluster.bootstrap, "recovery.ledger", records)
-            for _run in range(1 if quick else 3)
+            for _run in record.times(3)
         ]
     record.add("recovery/start of an empty worker", "s", empty)
     record.add("recovery/start with rows", "s", seconds)
