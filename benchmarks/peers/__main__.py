@@ -87,7 +87,8 @@ def main() -> None:
                 for of in results:
                     load_ = checked if name == "check" else load
                     if time.monotonic() > ends:
-                        of.failed[f"run {number + 1}, {name}"] = "no time was left (--minutes)"
+                        if not number:  # later runs are missing for all alike
+                            of.failed[f"run 1, {name}"] = "no time was left (--minutes)"
                         continue
                     for what, measure in MEASUREMENTS[name](harness, of, load_, options.quick):
                         _try(of, f"run {number + 1}, {what}", measure)
@@ -166,7 +167,8 @@ def _delay(
 
     def measure() -> str:
         rate = of.rolling[-1].events_per_s / 2
-        backlog = min(200_000, int(2 * rate))
+        # Enough that some of it is decided on, also by the slowest.
+        backlog = min(200_000, max(40_000, int(2 * rate)))
         pace = Pace(rate, backlog, *((5.0, 5.0) if quick else (10.0, 20.0)))
         of.delay.append(each := harness.delay(of.subject, load, pace))
         return (
