@@ -187,6 +187,17 @@ def fall_silent(_: str) -> None:
     cast(Any, Consumer).getmany = faulty
 
 
+def recover_nothing(_: str) -> None:
+    """No row of the changelog ever comes, and nothing is raised."""
+    from streams.changelog import ChangelogReader
+
+    async def fetch(self: ChangelogReader) -> Any:
+        await asyncio.sleep(0.5)
+        return []
+
+    cast(Any, ChangelogReader).fetch = fetch
+
+
 def die_on_user(user: str) -> None:
     """The process crashes, as compiled code can, when it decodes an event of this user."""
     decode = pipeline.DECODERS["impressions"]
@@ -235,6 +246,7 @@ FAULTS = {
         unfenced,
         without_lease,
         fall_silent,
+        recover_nothing,
         die_on_user,
         jump_clock,
         limit_files,

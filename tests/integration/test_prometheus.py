@@ -1,8 +1,9 @@
 """Dashboards and alerts against a real Prometheus that scrapes a real worker.
 
 While the demo's stream plays: every panel shows what follows from the stream, nothing fires, and
-what the runbooks say to type works. Then a worker is killed, falls silent, is fed what is no event,
-and ad servers disobey: the right alert fires, and ends.
+what the runbooks say to type works. Then ad servers disobey, a producer sends what is no event and
+another a bot's, a policy lets everybody go, and a worker is killed, another falls silent and one
+recovers nothing: the right alert fires, and ends.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from governor.policy import Policy, duration, load
 from governor.ticks import SECOND, from_seconds
 from streams.demo import HISTORY, ROW_LIMIT, policy_text
 from streams.demo_sample import events_of, read_pages
+from tests.integration.commands import governor
 from tests.integration.deployment import (
     READY_SECONDS,
     ROOT,
@@ -472,7 +474,14 @@ version: test
 rules:
   - {name: once, cap: 1, per: campaign, window: 1h, match: {channel: ctv}}
 """
+WITHOUT_RULE = """
+version: without
+rules:
+  - {name: never, cap: 1, per: campaign, window: 1h, match: {channel: radio}}
+"""
 GRACE = 2.0
+DISOBEYED = 40
+"""People to whom the ad is shown again and again: less than a tenth, more than a hundredth."""
 
 
 class Traffic:
@@ -480,13 +489,14 @@ class Traffic:
 
     Everybody is shown an ad now and then, that no rule speaks of. ``disobeying``: some are shown,
     again and again, the one that may be shown once. ``poisoning``: every tenth message is none.
+    ``flooding``: every tenth is of the same one, a bot.
     """
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.disobeying = self.poisoning = False
+        self.disobeying = self.poisoning = self.flooding = False
         self.against: list[tuple[str, float]] = []
         """User and time of what was shown of the ad that may be shown once."""
 
@@ -509,7 +519,9 @@ class Traffic:
                     n += 1
                     user, channel = f"u{n % 500}", "web"
                     if self.disobeying and n % 10 == 1:
-                        user, channel = f"bad{n // 10 % 20}", "ctv"
+                        user, channel = f"bad{n // 10 % DISOBEYED}", "ctv"
+                    if self.flooding and n % 10 == 2:
+                        user = "bot"
                     ts = round(time.time(), 3)
                     event = {
                         "event_id": f"e{n}",
@@ -557,31 +569,42 @@ def test_what_is_broken_is_told_and_what_is_mended_is_not(broker: str, tmp_path:
         server.wait_until_quiet()
         healthy = time.time()
 
-        traffic.disobeying = traffic.poisoning = True
-        server.wait_until_firing("GovernorOvershootRising", "GovernorDeadLetters")
-        traffic.disobeying = traffic.poisoning = False
+        traffic.disobeying = traffic.poisoning = traffic.flooding = True
+        misbehaving = "GovernorOvershootRising", "GovernorDeadLetters", "GovernorLedgerOverflow"
+        server.wait_until_firing(*misbehaving)
+        traffic.disobeying = traffic.poisoning = traffic.flooding = False
         server.wait_until_quiet("GovernorDeadLetters")
-        deployment_quiet = traffic.against.copy()
+        shown = traffic.against.copy()
         wait_for(
             lambda: (
-                worker.metrics()("governor_overshoot_seconds_count")
-                == _overshot(deployment, deployment_quiet)
+                worker.metrics()("governor_overshoot_seconds_count") == _overshot(deployment, shown)
             ),
             "overshoot that the definition counts",
         )
-        assert server.fired(healthy) == {"GovernorOvershootRising", "GovernorDeadLetters"}
+        server.wait_until_quiet(*misbehaving)
+        assert server.fired(healthy) == set(misbehaving)
+
+        (tmp_path / "without.yaml").write_text(WITHOUT_RULE)
+        governor(deployment, "policy", "push", tmp_path / "without.yaml")
+        server.wait_until_firing("GovernorThrottledShareAbnormal")
+        governor(deployment, "policy", "rollback")
+        server.wait_until_quiet()
 
         worker.kill()
         server.wait_until_firing("GovernorNotProgressing")
         silent = deployment.worker(fault="fall_silent")
         server.wait_until_firing("GovernorNotProgressing", "GovernorDecisionsLate")
         silent.kill()
+        stuck = deployment.worker(fault="recover_nothing")
+        server.wait_until_firing("GovernorRecoveryStuck")
+        stuck.kill()
         deployment.worker()
         server.wait_until_quiet()
         pictured(server, began, "overview", "pipeline")
         assert server.fired(began) == {
-            "GovernorOvershootRising",
-            "GovernorDeadLetters",
+            *misbehaving,
+            "GovernorThrottledShareAbnormal",
             "GovernorNotProgressing",
             "GovernorDecisionsLate",
+            "GovernorRecoveryStuck",
         }

@@ -33,6 +33,10 @@ def test_an_audience_is_served_as_the_decisions_say(deploy: Deploy) -> None:
     defying = totals(governor(deployment, *few, "--defy", "1"))
     assert defying["held"] == 0
     assert 0 < defying["defied"] <= defying["shown"]
+    # Its times are those of a clock, with as many decimals as that has.
+    deployment.wait_until_committed()
+    status, verdict = deployment.verify()
+    assert status == 0, verdict
 
 
 def test_without_topics_it_says_what_to_do(deploy: Deploy) -> None:
