@@ -159,6 +159,8 @@ def _growth(record: Record) -> str:
     blocks = []
     for what, sizes in (("users", growth.USERS), ("campaigns", growth.CAMPAIGNS)):
         there = [size for size in sizes if f"growth/{what}/{size}" in of]
+        if not there:
+            raise KeyError(f"growth/{what}")
         base = of[f"growth/{what}/{there[0]}"]
         rows = [
             [f"{size:,}", _with_ratio(of[f"growth/{what}/{size}"], base)]
