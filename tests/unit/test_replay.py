@@ -218,7 +218,7 @@ def test_an_engagement_before_its_exposure_answers_it_and_by_labels_none() -> No
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Event]:
-    """Events of few people with times of their own, among them controls and other ids."""
+    """Events of few people, each at a whole microsecond, among them controls and other ids."""
     count = draw(st.integers(1, 60))
     rng = random.Random(draw(st.integers(0, 1 << 30)))
     events: list[Event] = []
@@ -241,6 +241,8 @@ def streams(draw: st.DrawFn) -> list[Event]:
             sort = rng.choice(["opt_out", "opt_in", "hide", "less_often"])
             label = rng.choice([f"campaign:{campaign}", "channel:x"])
             events.append(said(f"e{n}", user, hours, sort, label=label))
+    for _, event in events:
+        event["ts"] = round(event["ts"], 6)
     return events
 
 
