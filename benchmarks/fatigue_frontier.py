@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.fatigue_value import CAPS, WINDOWS
+from benchmarks.fatigue_value import CAPS, WINDOWS, Outcome, fewest
 from governor.compiled import compiled
 from governor.fatigue.exposures import DAY
 from governor.simulation.loop import Drawn, occasions
@@ -41,9 +40,6 @@ FLOORS: Final = np.arange(0.02, 1.0, 0.04)
 WEARS: Final = (-1.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 1e9)
 PRICES: Final = np.concatenate([[0.0], np.geomspace(1e-4, 0.1, 60)])
 NAMES: Final = ("reads minds", "knows the curve", "best cap", "thinning")
-
-Points = list[tuple[float, float]]
-"""Exposures and expected engagements of one policy each."""
 
 
 @compiled
@@ -102,21 +98,15 @@ def _run(
     return out
 
 
-def _whole(out: NDArray[np.float64]) -> tuple[float, float]:
+def _whole(out: NDArray[np.float64]) -> Outcome:
     shown, answers = out.sum(axis=0)
-    return float(shown), float(answers)
+    return Outcome(float(shown), float(answers))
 
 
-def _saved(points: Points, none: tuple[float, float], lost: float) -> float:
+def _saved(points: list[Outcome], none: Outcome, lost: float) -> float:
     """The most that policies, two of them mixed, save with so many engagements lost at most."""
-    wanted, fewest = (1.0 - lost) * none[1], math.inf
-    for a in [*points, none]:
-        if a[1] >= wanted:
-            fewest = min(fewest, a[0])
-        for b in [*points, (0.0, 0.0)]:
-            if b[1] < wanted < a[1]:
-                fewest = min(fewest, b[0] + (wanted - b[1]) / (a[1] - b[1]) * (a[0] - b[0]))
-    return 1.0 - fewest / none[0]
+    wanted = (1.0 - lost) * none.engagements
+    return 1.0 - fewest([*points, none, Outcome(0.0, 0.0)], wanted) / none.exposures
 
 
 def _campaign(seed: int) -> list[list[float]]:
@@ -126,11 +116,11 @@ def _campaign(seed: int) -> list[list[float]]:
     limits = np.array([_run(people, wear=each) for each in WEARS])
     best = [(limits[:, :, 1] - price * limits[:, :, 0]).argmax(axis=0) for price in PRICES]
     whom = np.arange(people.world.people)
-    sets: list[Points] = [
+    sets = [
         [_whole(limits[each, whom]) for each in best],
         [_whole(_run(people, floor=float(each))) for each in FLOORS],
         [_whole(_run(people, cap=cap, window=days * DAY)) for days in WINDOWS for cap in CAPS],
-        [(0.0, 0.0)],
+        [],
     ]
     return [[_saved(points, none, lost) for lost in LOST] for points in sets]
 

@@ -25,7 +25,7 @@ from governor.simulation.loop import Drawn, occasions
 from governor.simulation.people import Tiring, answer, faded, fatigue
 from governor.simulation.worlds import World, drawn
 
-__all__ = ["FLOOR", "PROBABILITY", "Worth", "run"]
+__all__ = ["FLOOR", "PROBABILITY", "Outcome", "Worth", "fewest", "run"]
 
 FLOOR: Final = 0.6
 PROBABILITY: Final = 0.7
@@ -240,8 +240,8 @@ def _retrace(
         last[p] = ts[i]
 
 
-def _frontier(points: list[Outcome], engagements: float) -> float:
-    """The fewest exposures with which caps reach so many engagements, two of them mixed."""
+def fewest(points: list[Outcome], engagements: float) -> float:
+    """The fewest exposures with which policies reach so many engagements, two of them mixed."""
     best = np.inf
     for a in points:
         if a.engagements >= engagements:
@@ -263,8 +263,8 @@ def worth(seed: int, tiring: bool, floor: float = FLOOR, probability: float = PR
     if not tiring:
         return Worth(np.nan, saved, lost)
     caps = [_capped(people, chance, cap, days) for days in WINDOWS for cap in CAPS]
-    fewest = _frontier([*caps, none, Outcome(0.0, 0.0)], ours.engagements)
-    return Worth(1 - ours.exposures / fewest, saved, lost)
+    best = fewest([*caps, none, Outcome(0.0, 0.0)], ours.engagements)
+    return Worth(1 - ours.exposures / best, saved, lost)
 
 
 def _one(task: tuple[int, bool]) -> Worth:

@@ -151,11 +151,11 @@ async def _changelog(
     return partition, Records.of(held)
 
 
-def _linked(gate: Gate, key: str) -> list[str]:
-    """The keys that an id's is linked with: what it became, and what became it."""
+def _linked(gate: Gate, key: str) -> tuple[list[str], list[str]]:
+    """The keys that an id's is linked with: what it became, one at most, and what became it."""
     link = gate.redirects.get(key.encode())
     origins = sorted(each.decode() for each in gate.origins(key.encode()))
-    return ([link.to.decode()] if link else []) + origins
+    return ([link.to.decode()] if link else []), origins
 
 
 async def _linked_values(settings: Settings, reading: _Reading, waiting: list[str]) -> set[str]:
@@ -169,7 +169,8 @@ async def _linked_values(settings: Settings, reading: _Reading, waiting: list[st
         gate = Gate(secret=b"", retention=0)
         _, records = await _changelog(settings, reading, key, b"ro")
         gate.load(records)
-        waiting += _linked(gate, key)
+        became, was = _linked(gate, key)
+        waiting += became + was
     return {key.rpartition("\0")[2] for key in seen}
 
 
@@ -186,17 +187,16 @@ async def _held(
     async for _, each, value in reading.all(settings.topic("decisions"), partition):
         if each == name:
             decision = None if value is None else msgspec.json.decode(value)
-    link = gate.redirects.get(name)
-    origins = sorted(each.decode() for each in gate.origins(name))
+    became, was = _linked(gate, key)
     told = ledger.explain(key)
     return {
         "row": ledger.export(key),
         "decision": decision,
         "rules": told["rules"] if told else [],
         "sample": await _sample(settings, reading, name),
-        "became": _named(link.to.decode()) if link else None,
-        "was": [_named(each) for each in origins],
-    }, _linked(gate, key)
+        "became": _named(became[0]) if became else None,
+        "was": [_named(each) for each in was],
+    }, became + was
 
 
 async def _sample(settings: Settings, reading: _Reading, key: bytes) -> dict[str, Any] | None:
