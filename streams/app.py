@@ -504,8 +504,20 @@ class Governor(faust.App):
         """Before partitions go, and before a stop: what was begun is flushed and acked."""
         with self.outbox.hurrying():
             await super()._consumer_wait_empty(consumer, logger)
-        if self.should_stop and not self.crashed:
-            await self.snapshots.finish(self.store().live(), self.store().gate, self._written)
+            if self.should_stop and not self.crashed:
+                await self._finish()
+
+    async def _finish(self) -> None:
+        """Before a stop: rows that are being evaluated again are flushed, for snapshots hold none
+        that are not in the changelog."""
+        await self.live_policy.stop()
+        try:
+            await self.outbox.flush()
+        except Exception as error:
+            # Faust would go on stopping, and end as if all had been written.
+            await self.crash(error)
+            return
+        await self.snapshots.finish(self.store().live(), self.store().gate, self._written)
 
     def _on_rebalance_when_stopped(self) -> None:
         """Do nothing. Faust closes the consumer here, from a loop that is not the consumer's, and

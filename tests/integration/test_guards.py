@@ -323,6 +323,26 @@ def test_snapshots_shorten_a_restart_and_a_full_disk_only_costs_them(
         assert worker.metrics()("governor_exposures_held") == held
 
 
+def test_a_stop_while_rows_are_evaluated_again_leaves_snapshots(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployment = deploy(partitions=2)
+    deployment.create_event_topics()
+    events = scenario(82, users=100, events=1000)
+    deployment.send(events)
+    with deployment.worker():
+        deployment.wait_until_committed()
+    folder = tmp_path / "snapshots"
+    with deployment.worker(snapshots=str(folder), failpoints="flush.begin=pause:2") as worker:
+        # A worker evaluates all rows again when it starts; these wait for a flush.
+        worker.wait_for_metric("governor_changelog_lag_rows")
+    assert len(list(folder.iterdir())) == 2
+    with deployment.worker(snapshots=str(folder)) as worker:
+        wait_for(lambda: worker.metrics()("governor_ready") == 1, "readiness")
+        assert snapshots(worker, "loaded") == 2
+        deployment.assert_decides(events)
+
+
 def wait_with_events(
     deployment: Deployment, condition: Callable[[], bool], what: str, events: Sequence[Event]
 ) -> None:
