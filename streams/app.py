@@ -18,6 +18,7 @@ from typing import Any
 
 import faust
 import numpy as np
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import TP, EventT, StreamT
@@ -41,6 +42,8 @@ from streams.doubt import Doubt, Offsets
 from streams.health import Health, Phase
 from streams.holdback import Holdback
 from streams.home import Home
+from streams.identities import FencedError
+from streams.lease import LeaseLostError
 from streams.live_curves import LiveCurves
 from streams.live_policy import LivePolicy
 from streams.metrics import Metrics, Snapshot
@@ -513,7 +516,7 @@ class Governor(faust.App):
         await self.live_policy.stop()
         try:
             await self.outbox.flush()
-        except Exception as error:
+        except (KafkaError, FencedError, LeaseLostError) as error:
             # Faust would go on stopping, and end as if all had been written.
             await self.crash(error)
             return
