@@ -33,6 +33,7 @@ demo: setup ## Real exposures through a real Kafka, watched live
 
 compiled: setup ## What a worker compiles at its first start, which tests do not wait for
 	@echo "compiling (one to three minutes after a change, else a second)"
+	@$(BIN)/python -m compileall -q governor streams
 	@$(BIN)/governor compile
 
 test: compiled ## Unit and integration tests, a quarter of an hour
@@ -99,13 +100,13 @@ kafka-list: setup ## Write the chart's list of topics and permissions
 rehearse: setup ## The image's steps without Docker, up to a worker that answers its health check
 	@$(BIN)/python -m checks.rehearsal
 
-bench: setup ## All figures
+bench: compiled ## All figures
 	@$(BIN)/python -m benchmarks
 
-bench-throughput: setup ## Impressions per second; the last line is JSON
+bench-throughput: compiled ## Impressions per second; the last line is JSON
 	@$(BIN)/python -m benchmarks.throughput
 
-bench-policy: setup ## What rules, users and campaigns cost; the last line is JSON
+bench-policy: compiled ## What rules, users and campaigns cost; the last line is JSON
 	@$(BIN)/python -m benchmarks.policy
 
 bench-memory: setup ## Bytes a user; the last line is JSON
@@ -126,7 +127,7 @@ docs-plots: setup ## The plots of docs/fatigue.md
 bench-fatigue: setup ## Fatigue beside the truth, and its worth; the last line is JSON
 	@$(BIN)/python -m benchmarks.fatigue $(ARGS)
 
-bench-recovery: setup ## Seconds until a million users are back; the last line is JSON
+bench-recovery: compiled ## Seconds until a million users are back; the last line is JSON
 	@$(BIN)/python -m benchmarks.readiness
 
 chaos: setup ## Two hundred faults, then every answer compared: half an hour; the last line is JSON
