@@ -280,9 +280,10 @@ def _literal(buffer: NDArray[np.uint8], at: int, end: int, text: NDArray[np.uint
 
 @compiled
 def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int64]) -> int:
-    """Where a plain decimal number ends, or -1; its millionths go to ``ticks``.
+    """Where a plain decimal number ends, or -1; its millionths go to ``ticks``, where decimals
+    beyond the sixth say which is nearest, of two equally near the even one.
 
-    Plain: at most eleven digits, no zero before them, at most six decimals, no exponent.
+    Plain: at most eleven digits, no zero before them, no exponent.
     """
     sign = 1
     if buffer[at] == _MINUS:
@@ -298,20 +299,27 @@ def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int6
     if at == first or (at - first > 1 and buffer[first] == _ZERO):
         return -1
     decimals = 0
+    beyond = 0  # twice the part of a millionth that is left: below one, one, or above
     if at < end and buffer[at] == _POINT:
         at += 1
         while at < end and _ZERO <= buffer[at] <= _NINE:
-            value = 10 * value + integer(buffer[at]) - _ZERO
+            digit = integer(buffer[at]) - _ZERO
+            if decimals < 6:
+                value = 10 * value + digit
+            elif decimals == 6:
+                beyond = 2 if digit > 5 else int(digit == 5)
+            elif beyond == 1 and digit > 0:
+                beyond = 2
             at += 1
             decimals += 1
-            if decimals > 6:
-                return -1
         if decimals == 0:
             return -1
     if at < end and (buffer[at] == 0x45 or buffer[at] == 0x65):
         return -1
     for _ in range(6 - decimals):
         value *= 10
+    if beyond == 2 or (beyond == 1 and value % 2 == 1):
+        value += 1
     ticks[0] = sign * value
     return at
 

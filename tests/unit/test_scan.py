@@ -2,6 +2,7 @@
 
 import json
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -157,6 +158,20 @@ def test_the_scanner_reads_what_the_benchmark_and_most_senders_write() -> None:
     columns, others = events._plain(records_of([message]), Labels(), Limits())
     assert len(columns) == 1
     assert not len(others)
+
+
+@given(
+    st.integers(NOW - 10, NOW + 10),
+    st.text("0123456789", min_size=7, max_size=20)
+    | st.from_regex(r"[0-9]{6}(49*|50*[01]?)", fullmatch=True),
+)
+def test_of_many_decimals_the_scanner_takes_the_nearest_tick(whole: int, decimals: str) -> None:
+    said = f"{whole}.{decimals}"
+    message = b'{"event_id":"e","user_id":"u","ts":%b,"campaign_id":"c"}' % said.encode()
+    columns, others = events._plain(records_of([message]), Labels(), Limits())
+    assert not len(others)
+    assert columns.ts.tolist() == [round(Fraction(said) * 1_000_000)]
+    assert_alike([message])
 
 
 def test_more_ads_than_the_table_began_with_are_all_found_again() -> None:
