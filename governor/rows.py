@@ -217,9 +217,12 @@ def hint(rows: Rows, hashed: np.uint64) -> int:
 def ask(rows: Rows, row: int) -> None:
     """Have a row's id and entries fetched, its header being there."""
     header0, header1 = rows.header[row, 0], rows.header[row, 1]
-    prefetch(rows.ids, id_start(header1))
+    first = id_start(header1)
+    prefetch(rows.ids, first)
+    prefetch(rows.ids, first + id_size(header1) - 1)
     start = run_of(header0)
-    for entry in range(start, start + min(length_of(header0), _ASKED), 2):
+    # Two entries are shorter than a line; the place of the next one, behind the last, is written.
+    for entry in range(start, start + min(length_of(header0), _ASKED) + 2, 2):
         prefetch(rows.arena, entry)
 
 
