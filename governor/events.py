@@ -7,7 +7,6 @@ by one, so a bad message costs only itself.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -44,6 +43,7 @@ from governor.entries import (
 )
 from governor.hashing import hash_spans
 from governor.labels import Labels, find_ad
+from governor.policy import ID_TYPE_NAMES, is_id_type
 from governor.records import Records
 from governor.rules import ENGAGEMENT_TYPES
 from governor.scan import UNKNOWN_ZONE, Times, ad_spans, lone_exposures, scan
@@ -72,7 +72,6 @@ MILLISECONDS_FROM = 1e11
 is as large, and every one in milliseconds since 1973 is."""
 
 EXPOSURE_TYPES = {None: 0, "impression": 0, "loaded": 1, "viewable": 2}
-_ID_TYPE = re.compile("[a-z_]{1,32}").fullmatch
 MAX_IDS = 16
 """Ids besides the user's of one event."""
 
@@ -708,10 +707,10 @@ def _row_keys(ids: dict[str, str]) -> list[str]:
     if len(ids) > MAX_IDS:
         raise _BadEventError(Reason.TOO_LARGE, f"ids has {len(ids)} entries, more than {MAX_IDS}")
     for kind, value in ids.items():
-        if not _ID_TYPE(kind) or kind == "user":
+        if not is_id_type(kind) or kind == "user":
             raise _BadEventError(
                 Reason.WRONG_TYPE,
-                f"ids: {kind[:64]!r} is no type of id: write a-z and _, at most 32, not user",
+                f"ids: {kind[:64]!r} is no type of other ids: write {ID_TYPE_NAMES}; not user",
             )
         if not value:
             raise _BadEventError(Reason.EMPTY_ID, f"ids.{kind} is empty")

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from governor.policy import ID_TYPE_NAMES, is_id_type
+
 __all__ = ["FIELDS", "LABELS", "TIMES", "Mapped", "MappingError", "Source", "mapped"]
 
 LABELS: Final[Mapping[str, str]] = {
@@ -90,7 +92,9 @@ class Mapped:
                 found[name] = source
         for column in columns:
             plain = column in FIELDS or column.startswith(("labels.", "ids."))
-            if plain and column not in found:
+            if plain and not _is_other_id(column):
+                wrong.append(_no_other_id(column))
+            elif plain and column not in found:
                 found[column] = Source((column,))
         for name in needed:
             if name not in found and name not in self.sources:
@@ -119,6 +123,16 @@ def _near(name: str, columns: Sequence[str]) -> str:
     return "COLUMN"
 
 
+def _is_other_id(name: str) -> bool:
+    """Whether a field is none of ``ids.TYPE``, or its type can be one of other ids."""
+    kind = name.removeprefix("ids.")
+    return kind == name or (is_id_type(kind) and kind != "user")
+
+
+def _no_other_id(name: str) -> str:
+    return f"{name}: no type of other ids; write ids. and {ID_TYPE_NAMES}; not user"
+
+
 def mapped(options: Iterable[str]) -> Mapped:
     """What ``--map`` options say.
 
@@ -138,6 +152,8 @@ def mapped(options: Iterable[str]) -> Mapped:
             near = difflib.get_close_matches(name, FIELDS, 1)
             meant = f": did you mean {near[0]}?" if near else f": one of {', '.join(FIELDS)}"
             wrong.append(f"{option!r}: there is no field {name}{meant}")
+        elif not _is_other_id(name):
+            wrong.append(f"{option!r}: {_no_other_id(name)}")
         elif unit and unit not in TIMES:
             wrong.append(f"{option!r}: {unit} is no unit: write s, ms, us or ns")
         else:

@@ -21,11 +21,19 @@ __all__ = ["access", "backfill", "erase"]
 def _ids(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
+    if not values:
+        return {}
+    from governor.policy import ID_TYPE_NAMES, is_id_type
+
     ids = {}
     for value in values:
         kind, equals, text = value.partition("=")
         if not (kind and equals and text):
             raise click.BadParameter(f"{value!r} is not TYPE=VALUE: write one such as device=d1")
+        if not is_id_type(kind) or kind == "user":
+            raise click.BadParameter(
+                f"{kind!r} is no type of other ids: write {ID_TYPE_NAMES}; a user id goes to --user"
+            )
         ids[kind] = text
     return ids
 

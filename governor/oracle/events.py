@@ -212,7 +212,7 @@ def _keys(event: Mapping[str, Any]) -> list[str]:
     _require(len(ids) <= MAX_IDS, "too_large", "ids")
     keys = [str(event["user_id"])]
     for id_type in ids:
-        usable = re.fullmatch("[a-z_]{1,32}", id_type) and id_type != "user"
+        usable = re.fullmatch("[a-z][a-z0-9_]{0,31}", id_type) and id_type != "user"
         _require(usable, "wrong_type", f"ids.{id_type}")
         value = _text(ids, id_type)
         _require(value is not None, "wrong_type", f"ids.{id_type}")

@@ -5,7 +5,7 @@
 
 from governor.policy.checks import looks_back
 from governor.policy.durations import duration, written
-from governor.policy.fields import DIMENSIONS, MAX_ROW_LIMIT
+from governor.policy.fields import DIMENSIONS, ID_TYPE_NAMES, MAX_ROW_LIMIT, is_id_type
 from governor.policy.loading import default_text, load
 from governor.policy.mistakes import Mistake, PolicyError
 from governor.policy.model import (
@@ -31,6 +31,7 @@ from governor.policy.reading import MAX_BYTES
 
 __all__ = [
     "DIMENSIONS",
+    "ID_TYPE_NAMES",
     "MAX_BYTES",
     "MAX_ROW_LIMIT",
     "Ad",
@@ -53,6 +54,7 @@ __all__ = [
     "Spacing",
     "default_text",
     "duration",
+    "is_id_type",
     "load",
     "looks_back",
     "multiplied",

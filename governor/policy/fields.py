@@ -24,6 +24,7 @@ __all__ = [
     "AS_JOINED",
     "AS_SHARE",
     "DIMENSIONS",
+    "ID_TYPE_NAMES",
     "LIFECYCLE",
     "MAX_ROW_LIMIT",
     "PERIODS",
@@ -35,6 +36,7 @@ __all__ = [
     "flag",
     "hundredths",
     "id_type",
+    "is_id_type",
     "limit",
     "match",
     "name",
@@ -69,6 +71,8 @@ CONTROLS: Final = ("hide", "consent")
 LIFECYCLE: Final = ("prospect", "engaged", "customer", "lapsed")
 ENGAGEMENTS: Final = ("click", "dwell", "visit", "conversion", "hide", "complaint")
 ID_TYPES: Final = ("user", "device", "household")
+ID_TYPE_NAMES: Final = "a letter of a-z, then a-z, 0-9 and _; at most 32"
+"""What `is_id_type` takes, in words."""
 
 PERIODS: Final = {"day": 2 * DAY, "week": 8 * DAY, "month": 32 * DAY}
 """How far a calendar period can look back at most: a clock set back, or a zone that moves over
@@ -292,15 +296,26 @@ def _matched(key: str, value: object, lifecycle: bool) -> tuple[str, ...]:
     return tuple(sorted({str(check(each)) for each in values}))  # type: ignore[call-arg]
 
 
+def is_id_type(name: str) -> bool:
+    """Whether a type of ids can have this name."""
+    return _ID_TYPE(name) is not None
+
+
+_ID_TYPE = re.compile("[a-z][a-z0-9_]{0,31}").fullmatch
+
+
 def id_type(value: object) -> str:
     """Which kind of id a rule is evaluated on."""
     known = ", ".join(ID_TYPES)
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z_]{0,31}", value):
+    if not isinstance(value, str) or not is_id_type(value):
         raise ValueError(
-            f"{shown(value)} is not a type of id: write {known}, or one of your own (a-z and _)"
+            f"{shown(value)} is not a type of id: write {known}, or one of your own "
+            f"({ID_TYPE_NAMES})"
         )
     likely = max(ID_TYPES, key=lambda each: SequenceMatcher(None, value, each).ratio())
-    if value not in ID_TYPES and SequenceMatcher(None, value, likely).ratio() > 0.8:
+    # A number is no slip: device2 is beside device.
+    meant = value in ID_TYPES or any(each.isdigit() for each in value)
+    if not meant and SequenceMatcher(None, value, likely).ratio() > 0.8:
         raise ValueError(f"{shown(value)} is not a type of id: did you mean {likely}?")
     return value
 

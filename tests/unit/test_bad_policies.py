@@ -93,7 +93,7 @@ WRONG: dict[str, tuple[str, int, str, str]] = {
         "id 'houshold' is not a type of id",
         "did you mean household?",
     ),
-    "a type of id in capitals": (rules(cap(id="IDFA")), 2, "is not a type of id", "a-z and _"),
+    "a type of id in capitals": (rules(cap(id="IDFA")), 2, "is not a type of id", "a-z, 0-9 and _"),
     "a reserved name": (rules(cap("hide")), 2, "'hide' is the name of", "write hide-rule"),
     # Matches.
     "an empty match": (rules(cap(match={})), 2, "match is empty", "or remove it"),

@@ -187,3 +187,11 @@ def test_broker_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path:
     options.pop("out")
     assert options == {"nodes": 3, "port": 9092, "data_dir": tmp_path}
     assert governor("broker", "--nodes", "2").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["access", "erase"])
+@pytest.mark.parametrize("kind", ["IDFA", "user", "2nd", "_device"])
+def test_an_id_of_no_type_is_refused_before_kafka_is_asked(command: str, kind: str) -> None:
+    result = governor(command, "--user", "u7", "--id", f"{kind}=d1")
+    assert result.exit_code == 2
+    assert f"{kind!r} is no type of other ids: write a letter of a-z" in result.stderr

@@ -61,7 +61,7 @@ def test_an_event_is_there_once_for_each_id(topic: str) -> None:
     columns, rejected = decoded(
         topic,
         event(user_id="a"),
-        event(user_id="é", ids={"device": "d1", "house_hold": "hé"}),
+        event(user_id="é", ids={"device2": "d1", "house_hold": "hé"}),
         event(user_id="b", ids={}),
         event(user_id="c", ids=None),
     )
@@ -70,7 +70,7 @@ def test_an_event_is_there_once_for_each_id(topic: str) -> None:
         ("a", 0),
         ("b", 2),
         ("c", 3),
-        ("device\0d1", 1),
+        ("device2\0d1", 1),
         ("house_hold\0hé", 1),
         ("é", 1),
     ]
@@ -98,6 +98,9 @@ def test_sources_are_right_among_bad_messages(topic: str) -> None:
         ({"user": "u2"}, Reason.WRONG_TYPE),
         ({"Device": "d"}, Reason.WRONG_TYPE),
         ({"": "d"}, Reason.WRONG_TYPE),
+        ({"_device": "d"}, Reason.WRONG_TYPE),
+        ({"2nd_device": "d"}, Reason.WRONG_TYPE),
+        ({"device-2": "d"}, Reason.WRONG_TYPE),
         ({"d" * 33: "d"}, Reason.WRONG_TYPE),
         ({"device": ""}, Reason.EMPTY_ID),
         ({"device": "a\0b"}, Reason.NUL_BYTE),

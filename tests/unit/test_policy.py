@@ -51,6 +51,11 @@ def spacing(**fields: object) -> str:
     return cap(**{"cap": None, "window": None, "spacing": "1m", **fields})
 
 
+@pytest.mark.parametrize("kind", ["device2", "hashed_email_v1", "household", "a" * 32])
+def test_a_rule_may_be_of_a_type_of_id_of_ones_own(kind: str) -> None:
+    assert [rule.id for rule in load(cap(id=kind), horizon=HORIZON).rules] == [kind]
+
+
 def test_rules_keep_their_order_and_become_ticks() -> None:
     policy = load(RIGHT, horizon=HORIZON)
     assert [(r.kind, r.name, r.per, r.limit, r.window) for r in limits(policy)] == [

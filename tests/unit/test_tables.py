@@ -185,6 +185,12 @@ def test_columns_that_are_missing_are_told_with_what_there_is(tmp_path: Path) ->
         loaded(path, "user_id=who", "ts=time", "campaign_id=campaign")
 
 
+def test_a_column_of_ids_of_no_type_is_told(tmp_path: Path) -> None:
+    path = csv(tmp_path / "log.csv", "user_id,ts,campaign_id,ids.Device", f"u,{T0},C,d")
+    with pytest.raises(MappingError, match=r"ids\.Device: no type of other ids"):
+        loaded(path)
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -192,6 +198,8 @@ def test_columns_that_are_missing_are_told_with_what_there_is(tmp_path: Path) ->
         ("=uid", "not FIELD=COLUMN"),
         ("userid=uid", "did you mean user_id"),
         ("ts=time:min", "min is no unit"),
+        ("ids.IDFA=uid", "no type of other ids; write ids. and a letter of a-z"),
+        ("ids.user=uid", "no type of other ids"),
     ],
 )
 def test_a_mapping_that_means_nothing_says_what_to_write(option: str, said: str) -> None:
