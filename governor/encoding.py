@@ -269,6 +269,8 @@ def _put_evidence(
             at = put(out, at, _NULL, 0, len(_NULL))
         else:
             at = put_ticks(out, at, one[_FIRST])
+        if one[_UNTIL] < FOREVER:
+            at = _put_until(out, at, one[_UNTIL])
     elif rules.rule[rule, _KIND] == REACTION:
         at = put_ticks(out, at, one[_FIRST])
         at = put(out, at, _REST, 0, len(_REST))

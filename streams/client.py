@@ -65,6 +65,13 @@ class _Throttle(msgspec.Struct, gc=False):
     until: float | None
     reasons: tuple[str, ...]
     match: dict[str, list[str]] = {}
+    evidence: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Word(msgspec.Struct):
+    """Of a reason's evidence, when what a person said ends; None if it does not by itself."""
+
+    until: float | None = None
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -86,6 +93,7 @@ class _Switch(msgspec.Struct):
 _decision = msgspec.json.Decoder(_Record).decode
 _readers = msgspec.json.Decoder(_Readers).decode
 _switch = msgspec.json.Decoder(_Switch).decode
+_words = msgspec.json.Decoder(dict[str, _Word]).decode
 
 
 class Reader:
@@ -152,12 +160,11 @@ class Reader:
         holding = [
             throttle
             for id_type, value in ids.items()
-            for throttle in self._throttles(row_key(id_type, value))
+            for throttle in self._in_force(row_key(id_type, value))
             if throttle.state != "shadow"
             and throttle.since <= at < _end(throttle)
             and _speaks_of(throttle.label, texts)
             and _matches(throttle.match, labels)
-            and not self._releases(throttle.reasons)
         ]
         held = [(one.factor, -_end(one), one.reasons) for one in holding]
         if not self._switch.released:
@@ -169,9 +176,14 @@ class Reader:
         reasons = tuple(dict.fromkeys(name for _, _, names in held for name in names))
         return Answer(factor > 0, factor, reasons, -end)
 
-    def _releases(self, reasons: Iterable[str]) -> bool:
-        switch = self._switch
-        return switch.released and (switch.everything or CONTROLS.isdisjoint(reasons))
+    def _in_force(self, key: str) -> Iterable[_Throttle]:
+        """Throttles of an id, less what the kill switch releases."""
+        throttles = self._throttles(key)
+        if not self._switch.released:
+            return throttles
+        if self._switch.everything:
+            return ()
+        return [_said(one) for one in throttles if not CONTROLS.isdisjoint(one.reasons)]
 
     def _quiet(
         self, labels: Labels, at: float, zone: str | None
@@ -198,8 +210,17 @@ class Reader:
         return None
 
 
-def _end(throttle: _Throttle) -> float:
+def _end(throttle: _Throttle | _Word) -> float:
     return math.inf if throttle.until is None else throttle.until
+
+
+def _said(throttle: _Throttle) -> _Throttle:
+    """Of a throttle, what the person said: it may end before the rules do that hold with it."""
+    reasons = tuple(one for one in throttle.reasons if one in CONTROLS)
+    words = _words(throttle.evidence)
+    last = max(_end(words.get(one, _Word())) for one in reasons)
+    until = None if math.isinf(last) else last
+    return msgspec.structs.replace(throttle, reasons=reasons, until=until)
 
 
 def _texts(labels: Labels) -> list[str]:

@@ -417,7 +417,8 @@ def hidden(row: Row, policy: Policy) -> Iterator[Rest]:
     for label, e in last.items():
         until = e.ts + policy.controls.hide
         if until > row.now:
-            yield Rest(label, {}, False, "hide", e.ts, until, {"at": seconds(e.ts)})
+            evidence = {"at": seconds(e.ts), "until": seconds(until)}
+            yield Rest(label, {}, False, "hide", e.ts, until, evidence)
 
 
 def refused(row: Row) -> Iterator[Rest]:

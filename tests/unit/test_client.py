@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from governor.ticks import from_seconds
 from streams.client import Answer, Reader
+from tests.fuzz.running import Pair
 
 NOW = 1_790_000_000.0
 FREE = Answer(True, 1.0, (), None)
@@ -148,6 +150,70 @@ def test_the_kill_switch_releases_rules_and_not_peoples_words() -> None:
     assert asked(made, campaign="C").allowed is False
     made.policy(b"switch", None)
     assert asked(made, campaign="C").allowed is False
+
+
+def test_the_kill_switch_leaves_a_hiding_until_its_own_end() -> None:
+    why = {"opt_out": {"at": 1}, "hide": {"at": 1, "until": NOW + 7}, "cap": {"until": NOW + 100}}
+    hidden = throttle("campaign:C", "hide", "cap", evidence=why)
+    out = throttle("campaign:D", "opt_out", "hide", "cap", until=None, evidence=why)
+    made = reader(u=[hidden, out])
+    assert asked(made, campaign="C") == Answer(False, 0.0, ("hide", "cap"), NOW + 100)
+    tell(made, "switch", released=True)
+    assert asked(made, campaign="C") == Answer(False, 0.0, ("hide",), NOW + 7)
+    assert asked(made, NOW + 7 - 1e-6, campaign="C").allowed is False
+    assert asked(made, NOW + 7, campaign="C") == FREE
+    assert asked(made, NOW + 99, campaign="D") == Answer(False, 0.0, ("opt_out", "hide"), math.inf)
+
+
+def test_the_kill_switch_finds_in_real_decisions_what_people_said() -> None:
+    rules = [
+        {"name": "cap", "cap": 1, "per": "campaign", "window": "1d"},
+        {"name": "annoyed", "reaction": "complaint", "per": "campaign", "rest": "10d"},
+    ]
+    policy = {"rules": rules, "controls": {"hide": "2h"}}
+    pair = Pair(policy, horizon=from_seconds(32 * 86_400), row_limit=128)
+    at = {"user_id": "u", "campaign_id": "C"}
+    pair.feed(
+        [
+            ("impression", {"event_id": "1", "ts": NOW, **at, "retargeting": True}),
+            ("engagement", {"event_id": "2", "ts": NOW + 1, **at, "type": "complaint"}),
+            ("control", word("3", NOW + 2, "hide", label="campaign:C")),
+            ("impression", {"event_id": "4", "ts": NOW + 3, **at, "campaign_id": "D"}),
+            ("control", word("5", NOW + 4, "opt_out", label="channel:ctv")),
+        ]
+    )
+    pair.compare()
+    made = Reader()
+    made.decision(b"u", json.dumps(pair.ledger.decide("u")).encode())
+    ads = ({"campaign": "C"}, {"campaign": "D"}, {"channel": "ctv"})
+
+    def held(after: float) -> list[bool]:
+        return [not asked(made, NOW + after, **ad).allowed for ad in ads]
+
+    assert [held(10), held(7202), held(10 * 86_400)] == [
+        [True, True, True],
+        [True, True, True],
+        [True, False, True],
+    ]
+    tell(made, "switch", released=True)
+    assert [held(10), held(7201.999999), held(7202), held(10 * 86_400)] == [
+        [True, False, True],
+        [True, False, True],
+        [False, False, True],
+        [False, False, True],
+    ]
+    pair.feed([("control", word("6", NOW + 5, "consent", consent={"retargeting": False}))])
+    pair.compare()
+    made.decision(b"u", json.dumps(pair.ledger.decide("u")).encode())
+    assert held(7202) == [True, False, True]
+    assert asked(made, NOW + 10, campaign="E", retargeting=True).reasons == ("consent",)
+    tell(made, "switch", released=True, everything=True)
+    assert held(10) == [False, False, False]
+
+
+def word(event_id: str, ts: float, kind: str, **fields: Any) -> dict[str, Any]:
+    """A control."""
+    return {"event_id": event_id, "user_id": "u", "ts": ts, "type": kind, **fields}
 
 
 @pytest.mark.parametrize("value", [b"{", b"[]", b'{"released": "yes", "quiet_hours": 7}', b"\xff"])

@@ -480,6 +480,7 @@ def test_what_is_hidden_comes_back() -> None:
     policy = f"rules:\n  - {CAP}\ncontrols: {{hide: 2h}}\n"
     found = decided(policy, said(5, "hide", "creative:B"))["creative:B"]
     assert (found["reasons"], until(found)) == (["hide"], 5 + 2 * HOUR)
+    assert found["evidence"]["hide"] == {"at": T0 + 5, "until": T0 + 5 + 2 * HOUR}
 
 
 LESS = "rules:\n  - {name: cap, cap: 4, per: campaign, window: 1h}\ncontrols: {less_often: 30d}\n"
