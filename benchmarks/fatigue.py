@@ -32,6 +32,7 @@ BARS: Final = {
     "tired, heavy and throttled": 0.256,
     "recency recovery": 0.12,
     "recovery by another law": 0.12,
+    "recovery ever more slowly": 0.12,
     "season": 0.12,
     "bots": 0.12,
     "creative switched": 0.12,
@@ -141,6 +142,8 @@ def _misses(scenario: fatigue_curves.Scenario) -> list[str]:
     misses = []
     if scenario.error > BARS[scenario.name]:
         misses.append(f"off {scenario.error:.3f}, at most {BARS[scenario.name]} is allowed")
+    if scenario.further > 1.0:
+        misses.append(f"further off than the naive curve by {scenario.further:.1f} standard errors")
     if scenario.identified < 1 - ABSTENTION:
         misses.append(f"abstains in {1 - scenario.identified:.0%} of seeds")
     return misses

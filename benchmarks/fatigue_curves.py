@@ -33,6 +33,8 @@ class Scenario(NamedTuple):
         identified: share of seeds.
         behind: seeds and depths at which the estimate was further from the truth than the naive
             curve by more than its own standard error, as a share.
+        further: the same of averages over seeds, in standard errors of one estimate, at the worst
+            depth; negative where the estimate is nearer everywhere.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Scenario(NamedTuple):
     coverage: float
     identified: float
     behind: float
+    further: float
     bias: NDArray[np.float64]
     naive: NDArray[np.float64]
 
@@ -91,6 +94,7 @@ def _summary(name: str, lines: NDArray[np.float64], identified: list[bool]) -> S
     worst = int(np.abs(bias).argmax())
     further = np.abs(ours) - np.abs(naive) > lines[:, there, 3]
     bias_naive = np.nanmean(naive, axis=0)
+    apart = (np.abs(bias) - np.abs(bias_naive)) / np.nanmean(lines[:, there, 3], axis=0)
     return Scenario(
         name,
         float(np.abs(bias_naive).max()),
@@ -99,6 +103,7 @@ def _summary(name: str, lines: NDArray[np.float64], identified: list[bool]) -> S
         float(np.nanmean(lines[:, there, 2])),
         float(np.mean(identified)),
         float(further[np.isfinite(ours)].mean()),
+        float(apart.max()),
         bias,
         bias_naive,
     )
@@ -109,5 +114,6 @@ def _line(scenario: Scenario) -> str:
     return (
         f"{scenario.name:30s} naive {scenario.error_naive:.3f}  ours {scenario.error:.3f} "
         f"(+-{scenario.noise:.3f})  band {scenario.coverage:.3f}  "
-        f"identified {scenario.identified:.2f}  behind {scenario.behind:.2f}  [{depths}]"
+        f"identified {scenario.identified:.2f}  behind {scenario.behind:.2f}, on average by "
+        f"{scenario.further:+.2f}  [{depths}]"
     )

@@ -4,8 +4,8 @@ An exposure is answered with probability ``base season activity^heavy f theta`` 
 
 - ``f``, what fatigue leaves: ``1 - loss (1 - exp(-wear / scale))``, where wear is the person's
   earlier exposures, each fading by half in ``recovery`` ticks (0: never); or, where ``rested``, the
-  count of earlier exposures, with the whole loss fading since the last one (an other law than
-  the one that is estimated);
+  count of earlier exposures, with the whole loss fading since the last one, by half-lives or, where
+  ``slow``, ever more slowly;
 - ``theta``, the person's propensity for the campaign, of mean 1;
 - ``activity``, relative to the mean: where ``heavy`` > 0, heavy users click more.
 """
@@ -34,12 +34,15 @@ class Tiring(NamedTuple):
         scale: wear at which 63% of that is lost.
         recovery: ticks in which wear halves; 0 for never.
         rested: whether the loss itself fades since the last exposure, instead of each one's wear.
+        slow: whether it then fades as ``1 / (1 + elapsed / recovery)``: half is left after
+            ``recovery``, a quarter after three times that.
     """
 
     loss: float
     scale: float
     recovery: int = 0
     rested: bool = False
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ def fatigue(wear: float, gap: int, tiring: Tiring) -> float:
     """
     lost = tiring.loss * (1.0 - math.exp(-wear / tiring.scale))
     if tiring.rested and tiring.recovery > 0:
-        lost *= math.exp(-_LN2 * gap / tiring.recovery)
+        if tiring.slow:
+            lost /= 1.0 + gap / tiring.recovery
+        else:
+            lost *= math.exp(-_LN2 * gap / tiring.recovery)
     return 1.0 - lost
 
 

@@ -121,6 +121,7 @@ SCENARIOS: Final = (
     World("all stop at the first click", tiring=_TIRED, stop="first"),
     World("recency recovery", tiring=Tiring(0.8, 2.0, 2 * DAY)),
     World("recovery by another law", tiring=Tiring(0.8, 3.0, 3 * DAY, True)),
+    World("recovery ever more slowly", tiring=Tiring(0.8, 3.0, 2 * DAY, True, True)),
     World("season", tiring=_TIRED, swing=0.3, trend=0.5),
     World("bots", Habits(bots=0.005), tiring=_TIRED),
     World("creative switched", tiring=_TIRED, switch=0.5, second=0.7, stop="ignored"),
@@ -133,7 +134,7 @@ SCENARIOS: Final = (
     ),
     World("log begins with the campaign", tiring=_FRESH, heavy=1.0, before=0.0, entry=0.01),
 )
-"""The five worlds of the design, and eleven more."""
+"""The five worlds of the design, and twelve more."""
 
 
 def drawn(seed: int, tiring: bool = True) -> World:
