@@ -98,6 +98,9 @@ _LATELY: Final = 5 * DAY
 _GAIN: Final = 3.0
 """Log-likelihood that a recovery must gain over none."""
 
+_RESTED: Final = (1, 2, 4)
+"""How many times the half-life of each exposure's wear is tried for that of all of it together."""
+
 
 class Fitted(NamedTuple):
     """One label's estimate before pooling."""
@@ -133,13 +136,14 @@ class _Other(NamedTuple):
 
 class _Found(NamedTuple):
     """What `_search` gives back: the label by its best recovery, the estimate, who was left out,
-    and what the recovery being unsure comes to."""
+    what the recovery being unsure comes to, and what lines are by, where it is another law."""
 
     label: _Label
     recovery: int
     estimate: Estimate
     outliers: NDArray[np.uint64]
     others: tuple[_Other, ...]
+    lines: tuple[_Label, Estimate] | None = None
 
 
 def naive(exposures: Exposures, dimension: str = "campaign", label: int = 0) -> NDArray[np.float64]:
@@ -406,7 +410,32 @@ def _search(label: _Label, prior: Prior) -> _Found:
         there = round(recovery * apart)
         at = _glance(label, there, found.parameters, prior)
         others.append(_Other(0.5, _worn(label, there), at.parameters))
-    return _Found(worn, recovery, found, left_out, tuple(others))
+    return _by_either_law(_Found(worn, recovery, found, left_out, tuple(others)), prior)
+
+
+def _by_either_law(found: _Found, prior: Prior) -> _Found:
+    """Beside wear of which each exposure's share fades since it was made, wear that fades as a
+    whole since the last exposure: lines are by the likeliest, and what others would say counts as
+    much as they are likely."""
+    tried = [(found.label, found.estimate)]
+    for times in _RESTED:
+        rested = _worn(found.label, 0, times * found.recovery)
+        begin = found.estimate.parameters
+        tried.append((rested, maximize(rested.courses, begin, prior, _SEASON, _KNOT, _GLANCE)))
+    values = np.array([each.value for _, each in tried])
+    likely = np.exp(values - values.max())
+    likely /= likely.sum()
+    best = int(likely.argmax())
+    others = [
+        _Other(float(likely[k]), label, each.parameters)
+        for k, (label, each) in enumerate(tried)
+        if k != best
+    ]
+    if best == 0:
+        return found._replace(others=(*found.others, *others))
+    label, each = tried[best]
+    whole = maximize(label.courses, each.parameters, prior, _SEASON, _KNOT)
+    return found._replace(others=tuple(others), lines=(label, whole))
 
 
 def _vertex(values: dict[int, float], best: int) -> tuple[int, float]:
@@ -437,10 +466,13 @@ def _glance(label: _Label, recovery: int, begin: NDArray[np.float64], prior: Pri
     return maximize(worn.courses, begin, prior, _SEASON, _KNOT, _GLANCE)
 
 
-def _worn(label: _Label, recovery: int) -> _Label:
+def _worn(label: _Label, recovery: int, rested: int = 0) -> _Label:
+    """The label by wear whose half-life is ``recovery``, and that fades as a whole by half within
+    ``rested`` ticks without exposure; 0 for never."""
     knot = np.zeros(len(label.exposures), np.int64)
     part = np.zeros(len(label.exposures))
-    _place(label.wear_times, label.begin, label.place, recovery, np.array(KNOTS), knot, part)
+    knots = np.array(KNOTS)
+    _place(label.wear_times, label.begin, label.place, recovery, rested, knots, knot, part)
     return replace(label, courses=label.courses._replace(knot=knot, part=part))
 
 
@@ -450,6 +482,7 @@ def _place(
     begin: NDArray[np.int64],
     place: NDArray[np.int64],
     recovery: int,
+    rested: int,
     knots: NDArray[np.float64],
     knot: NDArray[np.int64],
     part: NDArray[np.float64],
@@ -462,12 +495,15 @@ def _place(
             if i > begin[c] and recovery > 0:
                 wear *= math.exp(-0.6931471805599453 * (ts[i] - ts[i - 1]) / recovery)
             if j < len(place) and place[j] == i:
+                left = wear
+                if i > begin[c] and rested > 0:
+                    left *= math.exp(-0.6931471805599453 * (ts[i] - ts[i - 1]) / rested)
                 k = 0
-                while k + 1 < len(knots) and knots[k + 1] <= wear:
+                while k + 1 < len(knots) and knots[k + 1] <= left:
                     k += 1
                 knot[j] = k
                 if k + 1 < len(knots):
-                    part[j] = (wear - knots[k]) / (knots[k + 1] - knots[k])
+                    part[j] = (left - knots[k]) / (knots[k + 1] - knots[k])
                 else:
                     part[j] = 0.0
                 j += 1
@@ -502,10 +538,10 @@ def _totals(
 
 
 def _describe(search: _Found, name: str, exposures: Exposures) -> Curve:
-    label, recovery, found, outliers, others = search
+    label, recovery, found, outliers, others, law = search
     engaged, _, after = _totals(label, found)
     if _answered_too_often(label, found):
-        found, others = _flat(found), ()
+        found, others, law = _flat(found), (), None
         rate = float(label.courses.engaged[label.depth == 1].mean())
         base: tuple[float, ...] = (rate,) * STRATA
         frequent = f"{rate:.0%} answer the first exposure: so often that factors do not multiply"
@@ -535,7 +571,7 @@ def _describe(search: _Found, name: str, exposures: Exposures) -> Curve:
         reason=reason,
         worth=_worth(label, base, level),
         outliers=tuple(int(each) for each in outliers),
-        depths=_lines(label, found, others, exposures, not reason),
+        depths=_lines(*(law or (label, found)), others, exposures, not reason),
     )
 
 
