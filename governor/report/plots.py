@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from html import escape
 
 from governor.fatigue.curves import Depth
 from governor.replay.tallying import CampaignFound, Frontier, PolicyFound, Watched
+from governor.report.moments import named
 
 __all__ = ["coverage", "curve", "frontier", "rules", "timeline"]
 
@@ -246,13 +246,13 @@ def timeline(person: Watched) -> str:
     form = "%d %b" if span > 2 * 86_400 else "%H:%M"
     for k in range(4):
         at = begin + span * k / 3
-        told = datetime.fromtimestamp(at, UTC).strftime(form)
+        told = named(at, form)
         plot.text(plot.x(at), 86, told, ("start", "middle", "middle", "end")[k], "small")
     plot.add(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="70" y2="70"/>')
     for text, y in (("shown", 24), ("held", 50)):
         plot.text(LEFT - 5, y + 4, text, "end", "small")
     for one in person.shown:
-        told = datetime.fromtimestamp(one.at, UTC).strftime("%d %b %H:%M")
+        told = named(one.at, "%d %b %H:%M")
         why = f"held back by {', '.join(one.why)}" if one.held else "shown"
         told = f"{told}: {why}{', engaged with' if one.engaged else ''}"
         kind = ("held" if one.held else "shown") + (" engaged" if one.engaged else "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from governor.replay.tallying import CampaignFound, Findings, PolicyFound
+from governor.report.moments import named
 from governor.report.plots import name_of
 
 __all__ = ["advice", "of_campaign", "of_log", "of_policy", "span"]
@@ -18,17 +18,16 @@ def of_log(found: Findings) -> str:
     log = found.log
     kinds = ", ".join(f"{count:,} {name}s" for name, count in log.engagements.items())
     return (
-        f"{log.exposures:,} exposures of {log.campaigns:,} campaigns to {log.people:,} people, "
+        f"{log.exposures:,} exposures of {log.campaigns:,} campaign{'s' * (log.campaigns != 1)} "
+        f"to {log.people:,} people, "
         f"{span(log.begin, log.end)}; {kinds or 'no engagements'}."
     )
 
 
 def span(begin: float, end: float) -> str:
     """A stretch of time in words, in UTC."""
-    first, last = (datetime.fromtimestamp(at, UTC) for at in (begin, end))
-    if first.date() == last.date():
-        return f"on {first:%d %B %Y}"
-    return f"{first:%d %B %Y} to {last:%d %B %Y}"
+    first, last = (named(at, "%d %B %Y") for at in (begin, end))
+    return f"on {first}" if first == last else f"{first} to {last}"
 
 
 def of_policy(one: PolicyFound) -> str:
