@@ -29,9 +29,11 @@ __all__ = ["FLOOR", "PROBABILITY", "Outcome", "Worth", "fewest", "run"]
 
 FLOOR: Final = 0.8
 PROBABILITY: Final = 0.7
-"""Of the rule; .45 to .8 were tried on seeds 1001 to 1012 (.8 to 1010), none that is reported. .8 is
-the first with which the two bars of exposures saved are met there. With none of them is that of
-engagements lost, nor could it be (`benchmarks.fatigue_frontier`)."""
+"""Of the rule; .45 to .8 were tried on seeds 1001 to 1012 (.8 to 1010), none that is reported.
+
+.8 is the first with which the two bars of exposures saved are met there. With none of them is that
+of engagements lost, nor could it be (`benchmarks.fatigue_frontier`).
+"""
 
 CAPS: Final = (1, 2, 3, 4, 6, 9, 13, 20, 30)
 WINDOWS: Final = (1, 3, 7, 28)
