@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import re
@@ -51,8 +52,10 @@ SPACING = CAPS + "  - {name: breathing-space, spacing: 1m, per: campaign}\n"
 PLAIN_FAUST_EVENTS = 30_000
 
 
+@functools.cache
 def cores() -> tuple[int, int]:
-    """The core of what is measured, and that of everything else."""
+    """The core of what is measured, and that of everything else, where this process may keep to
+    the latter from its first call on."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[-1], usable[0]
 
