@@ -36,7 +36,7 @@ from streams.settings import Settings, load_settings
 
 NAME = "live-policy"
 USERS, CAMPAIGNS, PARTITIONS = 200_000, 200, 8
-EVENTS_A_USER = 24
+EVENTS_A_USER = 40
 """Enough that the backlog outlasts the evaluation; if it does not, nothing is reported."""
 BEFORE = "rules:\n  - {name: daily, cap: 100, per: campaign, window: 1d}\n"
 AFTER = "rules:\n  - {name: daily, cap: 1, per: user, window: 1d}\n"
@@ -72,24 +72,25 @@ def main() -> None:
             worker.start(wait=False)
             settings = load_settings(worker.environment)
             # By then nearly every user has a row, and most of the backlog is left.
-            worker.until_acknowledged(events // 3)
+            worker.until_acknowledged(events // 5)
             before = _follow(worker, lambda elapsed: elapsed > 5)
             rows = int(worker.metric("governor_users"))
             during = _push(worker, settings)
             after = _follow(worker, lambda elapsed: elapsed > 5)
+            if worker.acknowledged() >= events:
+                raise SystemExit("the backlog ran out before all was measured: no figure")
             found = {
                 "rows": rows,
                 "reevaluated_s": round(during.seconds, 1),
                 "rate_during_ratio": round(during.rate / after.rate, 2),
                 "longest_pause_s": round(during.longest_pause, 2),
             }
-            if worker.acknowledged() >= events:
-                raise SystemExit("the backlog ran out before all was measured: no figure")
-            print(
-                f"before {before.rate:,.0f} events/s, meanwhile {during.rate:,.0f}, "
-                f"after {after.rate:,.0f}",
-                flush=True,
-            )
+            for when, course in (("before", before), ("meanwhile", during), ("after", after)):
+                print(
+                    f"{when:>9}  {course.rate:,.0f} events/s, longest pause "
+                    f"{course.longest_pause:.2f} s",
+                    flush=True,
+                )
             delays = asyncio.run(_pull(settings))
             command = _command(worker.environment)
     found |= {
