@@ -1,6 +1,7 @@
 """Fatigue: how near estimates come to the truth, and what they are worth; the last line is JSON.
 
     python -m benchmarks.fatigue [--seeds N] [--only curves,alarms,news,value,throughput]
+        [--scenario NAME ...]
 
 The worlds are `governor.simulation.worlds`; which seeds are used, and what must be reached, stand
 here and were written down before anything was tuned to them.
@@ -17,6 +18,7 @@ import numpy as np
 
 from benchmarks import fatigue_alarms, fatigue_curves, fatigue_news, fatigue_throughput
 from benchmarks import fatigue_value as value
+from governor.simulation.worlds import SCENARIOS
 
 __all__ = ["BARS", "SEEDS", "UNIDENTIFIABLE", "main"]
 
@@ -86,15 +88,20 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes for worlds (1)")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument(
+        "--scenario", action="append", default=[], metavar="NAME", help="of curves; all without"
+    )
     args = parser.parse_args()
     parts = args.only.split(",")
     if unknown := set(parts) - set(PARTS):
         sys.exit(f"--only: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(args.scenario) - {world.name for world in SCENARIOS}:
+        sys.exit(f"--scenario: no {', '.join(sorted(unknown))}; there are {', '.join(BARS)}")
     out: dict[str, Any] = {}
     if "news" in parts:
         _news()
     if "curves" in parts:
-        out["scenarios"] = _curves(args.seeds, args.workers)
+        out["scenarios"] = _curves(args.seeds, args.workers, args.scenario)
     if "alarms" in parts:
         out["false_alarms"] = fatigue_alarms.false_alarms(args.exposures)._asdict()
         out["delay"] = _delays(args.runs)
@@ -113,8 +120,8 @@ def _news() -> None:
     )
 
 
-def _curves(seeds: int, workers: int) -> list[dict[str, Any]]:
-    found = fatigue_curves.run(seeds, workers)
+def _curves(seeds: int, workers: int, names: list[str]) -> list[dict[str, Any]]:
+    found = fatigue_curves.run(seeds, workers, names)
     for each in found:
         for miss in _misses(each):
             print(f"missed: {each.name}: {miss}")

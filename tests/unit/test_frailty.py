@@ -167,6 +167,33 @@ def test_recovery_is_found_and_depth_alone_has_none() -> None:
     assert curve_of(world("no fatigue")).recovery == 0
 
 
+def test_lines_are_by_the_law_that_people_recover_by() -> None:
+    for name, another in (("recency recovery", False), ("recovery by another law", True)):
+        log = world(name, people=12_000).exposures
+        label = frailty._gather(
+            log, past(log), "campaign", 0, int(log.ts.max()), DAY * 60, frailty._arrival(log)
+        )
+        found = frailty._search(label, frailty._prior(label))
+        assert (found.lines is not None) == another
+        assert sum(each.weight for each in found.others[-3:]) <= 1.0
+
+
+def test_wear_that_fades_as_a_whole_is_depth_by_the_time_since_the_last_exposure() -> None:
+    log = world("recency recovery", people=50).exposures
+    before = past(log)
+    label = frailty._gather(
+        log, before, "campaign", 0, int(log.ts.max()), DAY * 60, frailty._arrival(log)
+    )
+    courses = frailty._worn(label, 0, 3 * DAY).courses
+    upper = np.minimum(courses.knot + 1, len(KNOTS) - 1)
+    wear = (1 - courses.part) * np.array(KNOTS)[courses.knot]
+    wear += courses.part * np.array(KNOTS)[upper]
+    for i, found in zip(label.exposures, wear, strict=True):
+        earlier = int(before.depth[i]) - 1
+        truth = earlier * 0.5 ** (before.gap[i] / (3 * DAY)) if earlier else 0.0
+        assert found == pytest.approx(min(truth, KNOTS[-1]))
+
+
 @pytest.mark.parametrize(
     ("engaged", "people"), [("none", 50), ("all", 50), ("none", 1), ("all", 1), ("some", 2)]
 )
