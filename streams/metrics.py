@@ -210,15 +210,15 @@ class Metrics:
         )
         for reason in FORWARDED:
             self._forwarded.labels(reason)
-        self.overshoot = Histogram(
+        self._overshoot = _Durations(
             "governor_overshoot_seconds",
             "Exposures shown although a published decision said stop: how long after Kafka had "
             "taken it, where that is longer than GOVERNOR_OVERSHOOT_GRACE. Counted once for each "
             "id of the person that was to be spared, and for decisions that this worker published "
             "since it has the partition.",
-            buckets=OVERSHOOT_BUCKETS,
-            registry=self.registry,
+            OVERSHOOT_BUCKETS,
         )
+        self.registry.register(self._overshoot)
         self._build = Gauge(
             "governor_build_info",
             "Always 1; the labels say what runs.",
@@ -245,7 +245,12 @@ class Metrics:
             self._guards.labels(guard)
         for outcome in ("written", "failed", "loaded", "discarded"):
             self._snapshots.labels(outcome)
-        self._latency = _Latency()
+        self._latency = _Durations(
+            "governor_event_to_decision_seconds",
+            "From an event's record timestamp to the acknowledgement of all decisions of its "
+            "batch.",
+            LATENCY_BUCKETS,
+        )
         self.registry.register(self._latency)
         self.fatigue = Fatigue()
         self.registry.register(self.fatigue)
@@ -296,8 +301,7 @@ class Metrics:
 
     def overshot(self, seconds: NDArray[np.float64]) -> None:
         """Exposures came so long after a published stop that should have prevented them."""
-        for each in seconds.tolist():
-            self.overshoot.observe(each)
+        self._overshoot.observe(seconds)
 
     def published(self, by_rule: Sequence[int] | NDArray[np.int64]) -> None:
         """Throttles were acknowledged, so many of each rule in the policy's order, then of what
@@ -436,13 +440,21 @@ class Fatigue(Collector):
             yield family
 
 
-class _Latency(Collector):
-    """A histogram advanced by whole arrays."""
+class _Durations(Collector):
+    """A histogram advanced by whole arrays.
 
-    def __init__(self) -> None:
-        self._counts = np.zeros(len(LATENCY_BUCKETS) + 1, np.int64)
+    Args:
+        name: of the metric.
+        text: its help.
+        buckets: their upper edges in seconds, ascending.
+    """
+
+    def __init__(self, name: str, text: str, buckets: Sequence[float]) -> None:
+        self._name, self._text = name, text
+        self._edges = np.array(buckets)
+        self._bounds = [*map(str, map(float, buckets)), "+Inf"]
+        self._counts = np.zeros(len(self._bounds), np.int64)
         self._sum = 0.0
-        self._edges = np.array(LATENCY_BUCKETS)
 
     def observe(self, seconds: NDArray[np.float64]) -> None:
         at = np.searchsorted(self._edges, seconds, side="left")
@@ -450,14 +462,9 @@ class _Latency(Collector):
         self._sum += float(seconds.sum())
 
     def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(
-            "governor_event_to_decision_seconds",
-            "From an event's record timestamp to the acknowledgement of all decisions of its "
-            "batch.",
-        )
-        bounds = [*map(str, LATENCY_BUCKETS), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._text)
         totals = map(float, np.cumsum(self._counts))
-        family.add_metric([], list(zip(bounds, totals, strict=True)), self._sum)
+        family.add_metric([], list(zip(self._bounds, totals, strict=True)), self._sum)
         yield family
 
 
