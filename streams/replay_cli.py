@@ -584,7 +584,8 @@ def _print(found: Findings) -> None:
                     cells.append(f"{campaign.truth[row.depth - 1]:.3f}")
                 table.add_row(*cells, end_section=row.depth == 1)
         table.title = name_of(campaign.label)
-        console.print(table)
+        if table.row_count:
+            console.print(table)
     for text in (*found.log.refused, *found.warnings):
         console.print(Text(f"mind: {text}"))
     for text in sentences.advice(found):

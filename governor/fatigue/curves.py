@@ -23,13 +23,18 @@ from numpy.typing import NDArray
 
 from governor.ticks import SECOND
 
-__all__ = ["ALL", "KNOTS", "STRATA", "Curve", "CurveSet", "Depth", "Tables", "unknown"]
+__all__ = [
+    "ALL", "ENOUGH", "KNOTS", "STRATA", "Curve", "CurveSet", "Depth", "Tables", "unknown",
+]  # fmt: skip
 
 KNOTS: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 11.0, 16.0, 24.0, 40.0)
 """Wear at which curves are estimated."""
 
 STRATA: Final = 9
 """Strata of activity on other ads: 0 is unknown, the others hold about equally many people."""
+
+ENOUGH: Final = 60.0
+"""Engagements below which a label's own data identify nothing."""
 
 ALL: Final = "all"
 """The label of the curve from which a category that is not known starts."""

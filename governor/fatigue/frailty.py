@@ -27,7 +27,16 @@ from numpy.typing import NDArray
 
 from governor.compiled import compiled
 from governor.fatigue.activity import activities
-from governor.fatigue.curves import ALL, KNOTS, STRATA, Curve, CurveSet, Depth, unknown
+from governor.fatigue.curves import (
+    ALL,
+    ENOUGH,
+    KNOTS,
+    STRATA,
+    Curve,
+    CurveSet,
+    Depth,
+    unknown,
+)
 from governor.fatigue.exposures import DAY, Exposures, Past, past
 from governor.fatigue.likelihood import (
     GRID,
@@ -81,8 +90,6 @@ _STRATIFIED: Final = 0.8
 _REPEATS: Final = 20.0
 """Expected engagements after a first one, below which propensity cannot be told from fatigue."""
 
-_LEAST: Final = 60.0
-"""Engagements below which a label's own data identify nothing."""
 
 _ALWAYS: Final = 0.3
 _FEW: Final = 0.03
@@ -622,8 +629,8 @@ def _worth(label: _Label, base: tuple[float, ...], level: NDArray[np.float64]) -
 
 
 def _why_not(label: _Label, engagements: float, after: float) -> str:
-    if engagements < _LEAST:
-        return f"{engagements:.0f} engagements are too few ({_LEAST:.0f} are needed)"
+    if engagements < ENOUGH:
+        return f"there are {engagements:.0f} of the {ENOUGH:.0f} engagements that it takes"
     if not label.stratified:
         return "how active people are cannot be known: hardly anything else was shown to them"
     if after < _REPEATS:

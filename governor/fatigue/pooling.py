@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.fatigue.curves import ALL, KNOTS, Curve, Depth
+from governor.fatigue.curves import ALL, ENOUGH, KNOTS, Curve, Depth
 
 __all__ = ["pooled"]
 
@@ -25,8 +25,7 @@ _LEAST_BETWEEN: Final = 0.15
 _ALONE: Final = 0.4
 """Standard deviations of log f between siblings: at least, and where there are no siblings."""
 
-_FEW: Final = 60.0
-"""Engagements below which a label's own data identify nothing."""
+_NONE: Final = "it can be told of none of its campaigns"
 
 
 def pooled(
@@ -105,7 +104,7 @@ def _parent(label: str, members: Sequence[Curve]) -> Curve:
         coverage=sum(each.coverage * each.exposures for each in members)
         / max(1.0, sum(each.exposures for each in members)),
         identified=identified,
-        reason="" if identified else largest.reason,
+        reason="" if identified else largest.reason if len(members) == 1 else _NONE,
         worth=float(np.exp(share @ np.log([each.worth for each in sound]))),
     )
 
@@ -114,7 +113,7 @@ def _lean(own: Curve, parent: Curve, between: NDArray[np.float64]) -> Curve:
     """``own`` moved towards its parent; a copy of the parent's shape where it has too little."""
     if not parent.identified:
         return own
-    little = own.engagements < _FEW
+    little = own.engagements < ENOUGH
     if not own.identified and not little:
         return own
     variance = np.maximum(np.array(own.spread) ** 2, 1e-9)

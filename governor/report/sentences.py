@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from governor.fatigue.curves import ENOUGH
 from governor.replay.tallying import CampaignFound, Findings, PolicyFound
 from governor.report.moments import named
 from governor.report.plots import name_of
@@ -123,13 +124,24 @@ def _on_campaigns(found: Findings) -> Iterator[str]:
                 f"Rest {name_of(one.label)} after some {worn.depth - 1} exposures a person: from "
                 f"the {_nth(worn.depth)} on they give less than half of the first."
             )
-    unsure = [name_of(one.label) for one in found.campaigns[1:] if not one.identified]
-    if unsure:
+    unsure = [one for one in found.campaigns[1:] if not one.identified]
+    few = [name_of(one.label) for one in unsure if one.engagements < ENOUGH]
+    if few:
         yield (
-            f"To learn whether people tire of {', '.join(unsure[:3])}"
-            f"{' and others' if len(unsure) > 3 else ''}, let a random share of people be shown it "
-            "on (holdout in the policy), and let the log begin a week before the campaign does."
+            f"{_some(few)}: too few engagements to learn whether people tire. Replay a longer log, "
+            "or name a category (--map category=...): small campaigns start from their category's "
+            "curve."
         )
+    dark = [name_of(one.label) for one in unsure if one.engagements >= ENOUGH]
+    if dark:
+        yield (
+            f"To learn whether people tire of {_some(dark)}, let a random share of people be shown "
+            "it on (holdout in the policy), and let the log begin a week before the campaign does."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
 
 def _on_data(found: Findings) -> Iterator[str]:

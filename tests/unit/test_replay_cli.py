@@ -252,6 +252,7 @@ def test_clicks_that_answer_nothing_are_told(tmp_path: Path, policy: Path) -> No
     )  # fmt: skip
     assert result.exit_code == 0
     assert "30 engagements answer no exposure" in result.output
+    assert "too few engagements to learn whether people tire" in result.output
 
 
 def test_engagements_before_their_exposures_are_told(tmp_path: Path, policy: Path) -> None:
@@ -278,6 +279,7 @@ def test_simulated_people_are_told_with_the_truth(tmp_path: Path, policy: Path) 
     assert one["held"] == ungoverned["exposures"] - governed["exposures"]
     page = page_of(html)
     assert "truth" in page.words
+    assert "1970" not in page.words
     # A cap of two in a week by the ad server itself does what the governor's rule does.
     cap = next(each for each in found["frontier"] if each["cap"] == 2)
     assert (cap["held"], cap["lost"]) == (one["held"], one["lost"])
