@@ -22,6 +22,10 @@ from governor.fatigue.frailty import fit
 __all__ = ["FittingError", "fit_apart"]
 
 
+# Before it imports anything, which takes a second of a core that the worker may have need of.
+_LAST = "import os, runpy; os.nice(19); runpy.run_module('streams.fitting', run_name='__main__')"
+
+
 class FittingError(Exception):
     """The process ended without curves; says how."""
 
@@ -35,8 +39,8 @@ async def fit_apart(exposures: Exposures, previous: CurveSet | None, now: int) -
     told = pickle.dumps((exposures, None if previous is None else previous.to_json(), now))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "streams.fitting",
+        "-c",
+        _LAST,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -67,7 +71,6 @@ def _end_with_the_worker() -> None:
 
 
 def _main() -> None:
-    os.nice(19)
     # From the worker that started this process, over a pipe that nobody else has.
     exposures, previous, now = pickle.load(sys.stdin.buffer)  # noqa: S301
     Thread(target=_end_with_the_worker, daemon=True).start()

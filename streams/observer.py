@@ -32,8 +32,11 @@ TOPIC = "samples"
 SLICE_ROWS = 2_000
 """Rows of a new partition looked at at a time."""
 
-SLICE_HISTORIES = 200
-"""Histories made at a time: some milliseconds."""
+SLICE_HISTORIES = 50
+"""Histories made at a time: two milliseconds."""
+
+SHARE = 0.2
+"""Of the time, that goes into telling of people: all at once, a round would hold up decisions."""
 
 
 class Observer(Service):
@@ -154,10 +157,14 @@ class Observer(Service):
         """Tell of some people, unless the partition has gone meanwhile."""
         if not self._is_live(partition, ledger):
             return
+        started = time.perf_counter()
         widest = self.shares.widest
         marked = ((self.marks.of(key), one) for key, one in ledger.histories(keys))
         # Shares may have shrunk since they changed.
-        await self._send([history_record(m, partition, one) for m, one in marked if m <= widest])
+        told = [history_record(m, partition, one) for m, one in marked if m <= widest]
+        spent = time.perf_counter() - started
+        await self._send(told)
+        await asyncio.sleep(spent * (1 / SHARE - 1))
 
     def _is_live(self, partition: int, ledger: Ledger) -> bool:
         return self._ledgers().get(partition) is ledger

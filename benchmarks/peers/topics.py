@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from benchmarks.peers.load import HotLoad
 from governor.records import Records
-from streams.wire import PreparedBatch, build
+from streams.wire import Frame, PreparedBatch, build
 
 __all__ = ["Answer", "clear", "create", "pace", "prepare", "read", "size", "watcher"]
 
@@ -105,20 +106,25 @@ async def read(bootstrap: str, topic: str, partitions: int) -> list[Answer]:
     return answers
 
 
-def prepare(load: HotLoad, first: int, last: int, rate: float) -> list[dict[int, Records]]:
-    """The events from `first` to `last` as what is sent in each tick at `rate` a second."""
+def prepare(load: HotLoad, first: int, last: int, rate: float) -> list[dict[int, list[Frame]]]:
+    """The events from `first` to `last` as what is sent in each tick at `rate` a second: batches
+    that want a time only, so that little is left to do beside the broker."""
     cuts = np.arange(first, last, max(1, round(rate * TICK))).tolist()
     return [
         {
-            partition: Records.of(records)
+            partition: build(_untimed(Records.of(records)), max_bytes=900_000)
             for partition, records in load.records(start, min(end, last)).items()
         }
         for start, end in zip(cuts, [*cuts[1:], last], strict=True)
     ]
 
 
+def _untimed(records: Records) -> Records:
+    return replace(records, timestamp=np.zeros(len(records), np.int64))
+
+
 async def pace(
-    bootstrap: str, topic: str, first: int, ticks: Sequence[Mapping[int, Records]]
+    bootstrap: str, topic: str, first: int, ticks: Sequence[Mapping[int, list[Frame]]]
 ) -> tuple[list[tuple[int, float]], float]:
     """Send a tick each `TICK`; for each its first event and when it was sent (milliseconds).
 
@@ -129,6 +135,7 @@ async def pace(
     sent: list[tuple[int, float]] = []
     late = 0.0
     pending: list[asyncio.Future[Any]] = []
+    gc.freeze()  # what was prepared is millions of objects, which a collection would go through
     started = time.perf_counter()
     try:
         for number, tick in enumerate(ticks):
@@ -138,13 +145,16 @@ async def pace(
             late = max(late, time.perf_counter() - due)
             now = time.time()
             sent.append((first, now * 1000))
-            for partition, records in tick.items():
-                first += len(records)
-                stamps = np.full(len(records), int(now * 1000), np.int64)
-                for frame in build(replace(records, timestamp=stamps), max_bytes=900_000):
-                    batch = PreparedBatch(frame)
+            stamp = int(now * 1000)
+            for partition, frames in tick.items():
+                for frame in frames:
+                    first += frame.count
+                    batch = PreparedBatch(
+                        replace(frame, first_timestamp=stamp, max_timestamp=stamp)
+                    )
                     pending.append(await producer.send_batch(batch, topic, partition=partition))
         await asyncio.gather(*pending)
     finally:
+        gc.unfreeze()
         await producer.stop()
     return sent, late
