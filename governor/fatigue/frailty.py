@@ -394,6 +394,9 @@ def _search(label: _Label, prior: Prior) -> _Found:
     left_out = label.person[odd]
     plain = _worn(label, 0)
     none = maximize(plain.courses, prior.mean, prior, _SEASON, _KNOT)
+    if plain.courses.engaged.sum() < ENOUGH:
+        # It leans on its kind for its recovery too: there may be thousands like it.
+        return _Found(plain, 0, none, left_out, ())
     tried = {i: _glance(label, RECOVERIES[i], none.parameters, prior) for i in _TRIED}
     best = max(tried, key=lambda i: tried[i].value)
     gain = tried[best].value - none.value
