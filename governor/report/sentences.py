@@ -117,14 +117,17 @@ def _on_policies(found: Findings) -> Iterator[str]:
 
 
 def _on_campaigns(found: Findings) -> Iterator[str]:
-    for one in found.campaigns[1:]:
+    # The first is of all ads together, or of simulated people without a governor.
+    campaigns = found.campaigns[:1] if found.simulated else found.campaigns[1:]
+    for one in campaigns:
+        name = "the campaign" if found.simulated else name_of(one.label)
         worn = next((each for each in one.depths if each.exposures and each.high < HALF), None)
         if one.identified and worn is not None and worn.depth > 1:
             yield (
-                f"Rest {name_of(one.label)} after some {worn.depth - 1} exposures a person: from "
+                f"Rest {name} after some {worn.depth - 1} exposures a person: from "
                 f"the {_nth(worn.depth)} on they give less than half of the first."
             )
-    unsure = [one for one in found.campaigns[1:] if not one.identified]
+    unsure = [one for one in campaigns if not one.identified]
     few = [name_of(one.label) for one in unsure if one.engagements < ENOUGH]
     if few:
         yield (
