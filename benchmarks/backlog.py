@@ -4,8 +4,8 @@
 
 While workers were away, so many minutes of traffic at so many events a second have piled up. A
 worker pinned to one core drains them. Reported are events per second in the last quarter against
-those in the second, when the end is far, and the growth of its memory over the second half, its
-rows' own growth taken off. The last line is one JSON object.
+those in the second, when the end is far, and the growth over the second half of its memory without
+rows and the stops that readers were told of. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -61,16 +61,17 @@ def main() -> None:
 
 
 def _drain(worker: Worker, events: int) -> list[tuple[float, int, int, int]]:
-    """Time, events acknowledged, resident bytes, bytes of rows, until all is done."""
+    """Time, events acknowledged, resident bytes, bytes of rows and stops, until all is done."""
     process = psutil.Process(worker.pid)
     samples: list[tuple[float, int, int, int]] = []
 
     def drained() -> bool:
-        done, rows = worker.acknowledged(), int(worker.metric("governor_ledger_bytes"))
-        samples.append((time.perf_counter(), done, process.memory_info().rss, rows))
+        done = worker.acknowledged()
+        kept = worker.metric("governor_ledger_bytes") + worker.metric("governor_told_bytes")
+        samples.append((time.perf_counter(), done, process.memory_info().rss, int(kept)))
         return done >= events
 
-    # Each sample costs the worker three scrapes.
+    # Each sample costs the worker four scrapes.
     worker.until(drained, f"{events} events are not done", 0.25)
     return samples
 

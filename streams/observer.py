@@ -35,7 +35,7 @@ SLICE_ROWS = 2_000
 SLICE_HISTORIES = 50
 """Histories made at a time: two milliseconds."""
 
-SHARE = 0.1
+SHARE = 0.05
 """Of the time, that goes into telling of people: all at once, a round would hold up decisions."""
 
 
