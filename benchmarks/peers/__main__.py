@@ -53,7 +53,14 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, help="begin nothing after so long; what is left out is told"
     )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="events a second of delay, the same for all; by default half of what each can do",
+    )
     options = parser.parse_args()
+    measurements = dict(MEASUREMENTS)
+    measurements["delay"] = partial(_delay, rate=options.rate)
     if unknown := set(options.only) - set(MEASUREMENTS):
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
     ends = time.monotonic() + 60 * (options.minutes or 1e6)
@@ -90,7 +97,7 @@ def main() -> None:
                         if not number:  # later runs are missing for all alike
                             of.failed[f"run 1, {name}"] = "no time was left (--minutes)"
                         continue
-                    for what, measure in MEASUREMENTS[name](harness, of, load_, options.quick):
+                    for what, measure in measurements[name](harness, of, load_, options.quick):
                         _try(of, f"run {number + 1}, {what}", measure)
                 _save(results)
     print(f"\n{report.table(results)}\n\nwritten to {os.path.relpath(OUTPUT)}/\n")
@@ -161,22 +168,22 @@ def _throughput(
 
 
 def _delay(
-    harness: Harness, of: Results, load: HotLoad, quick: bool
+    harness: Harness, of: Results, load: HotLoad, quick: bool, *, rate: float | None = None
 ) -> Iterator[tuple[str, Measure]]:
-    """Event to decision at half of what it can do."""
+    """Event to decision at a rate, or at half of what it can do."""
 
     def measure() -> str:
-        rate = of.rolling[-1].events_per_s / 2
+        events_per_s = rate or of.rolling[-1].events_per_s / 2
         # Enough that some of it is decided on, also by the slowest.
-        backlog = min(200_000, max(40_000, int(2 * rate)))
-        pace = Pace(rate, backlog, *((5.0, 5.0) if quick else (10.0, 20.0)))
+        backlog = min(200_000, max(40_000, int(2 * events_per_s)))
+        pace = Pace(events_per_s, backlog, *((5.0, 5.0) if quick else (10.0, 20.0)))
         of.delay.append(each := harness.delay(of.subject, load, pace))
         return (
             f"p50 {each.p50:,.0f} ms, p99 {each.p99:,.0f} ms of {each.decisions:,} decisions "
             f"at {each.rate:,.0f} events/s (producer late by {each.producer_late_seconds:.2f} s)"
         )
 
-    if of.rolling:
+    if rate or of.rolling:
         yield "delay", measure
 
 
