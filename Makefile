@@ -124,7 +124,7 @@ bench-peers: setup ## Beside Flink, Kafka Streams and others; the last line is J
 docs-plots: setup ## The plots of docs/fatigue.md
 	@$(BIN)/python -m benchmarks.fatigue_plots
 
-bench-fatigue: setup ## Fatigue beside the truth, and its worth; the last line is JSON
+bench-fatigue: compiled ## Fatigue beside the truth, and its worth; the last line is JSON
 	@$(BIN)/python -m benchmarks.fatigue $(ARGS)
 
 bench-recovery: compiled ## Seconds until a million users are back; the last line is JSON

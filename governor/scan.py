@@ -172,9 +172,9 @@ def _scan(
             continue
         now = timestamp[i] * 1000
         if (
-            not 0 <= ticks[0] <= MAX_TIME
-            or ticks[0] > now + times.max_future
-            or ticks[0] < now - times.max_age
+            not 0 < ticks[0] <= MAX_TIME
+            or ticks[0] >= now + times.max_future
+            or ticks[0] <= now - times.max_age
         ):
             continue
         if not _bounded(spans, max_id):
@@ -283,7 +283,7 @@ def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int6
     """Where a plain decimal number ends, or -1; its millionths go to ``ticks``, where decimals
     beyond the sixth say which is nearest, of two equally near the even one.
 
-    Plain: at most eleven digits, no zero before them, no exponent.
+    Plain: at most eleven digits, no zero before them, fifteen decimals, no exponent.
     """
     sign = 1
     if buffer[at] == _MINUS:
@@ -312,7 +312,7 @@ def _number(buffer: NDArray[np.uint8], at: int, end: int, ticks: NDArray[np.int6
                 beyond = 2
             at += 1
             decimals += 1
-        if decimals == 0:
+        if decimals == 0 or decimals > 15:
             return -1
     if at < end and (buffer[at] == 0x45 or buffer[at] == 0x65):
         return -1

@@ -218,7 +218,8 @@ def _said(throttle: _Throttle) -> _Throttle:
     """Of a throttle, what the person said: it may end before the rules do that hold with it."""
     reasons = tuple(one for one in throttle.reasons if one in CONTROLS)
     words = _words(throttle.evidence)
-    last = max(_end(words.get(one, _Word())) for one in reasons)
+    # Earlier versions did not write when a hide ends: with the throttle, at the latest.
+    last = min(_end(throttle), max(_end(words.get(one, _Word())) for one in reasons))
     until = None if math.isinf(last) else last
     return msgspec.structs.replace(throttle, reasons=reasons, until=until)
 

@@ -1,9 +1,10 @@
 """The observer: tells the samples topic what became of observed people's exposures.
 
 Each person's history is one record under their mark, and whoever tells it again overwrites it. A
-change is told with the next round, `GOVERNOR_SAMPLE_INTERVAL` at most later; what a crash kept from
-being told is told by the next owner of the partition, which goes through all of its rows once. That
-somebody is gone is told within the flush, before the row is: it cannot be lost.
+change is told with the next round, `GOVERNOR_SAMPLE_INTERVAL` later or when the one before it is
+done; what a crash kept from being told is told by the next owner of the partition, which goes
+through all of its rows once. That somebody is gone is told within the flush, before the row is: it
+cannot be lost.
 """
 
 from __future__ import annotations
@@ -129,6 +130,10 @@ class Observer(Service):
         newest = self._newest[partition]
         keys = list(self._changed.pop(partition, {}))
         for first in range(0, len(keys), SLICE_HISTORIES):
+            if not self._is_live(partition, ledger):  # in a rebalance: it may stay this worker's
+                left = dict.fromkeys(keys[first:])
+                self._changed[partition] = left | self._changed.get(partition, {})
+                return
             await self._tell_of(partition, ledger, keys[first : first + SLICE_HISTORIES])
         await self._go_through(partition, ledger)
         clock = newest, drained
@@ -157,12 +162,12 @@ class Observer(Service):
         """Tell of some people, unless the partition has gone meanwhile."""
         if not self._is_live(partition, ledger):
             return
-        started = time.perf_counter()
+        started = time.thread_time()
         widest = self.shares.widest
         marked = ((self.marks.of(key), one) for key, one in ledger.histories(keys))
         # Shares may have shrunk since they changed.
         told = [history_record(m, partition, one) for m, one in marked if m <= widest]
-        spent = time.perf_counter() - started
+        spent = time.thread_time() - started
         await self._send(told)
         await asyncio.sleep(spent * (1 / SHARE - 1))
 

@@ -165,6 +165,15 @@ def test_the_kill_switch_leaves_a_hiding_until_its_own_end() -> None:
     assert asked(made, NOW + 99, campaign="D") == Answer(False, 0.0, ("opt_out", "hide"), math.inf)
 
 
+def test_under_the_kill_switch_a_hide_without_an_end_of_its_own_ends_with_the_throttle() -> None:
+    """As earlier versions wrote it."""
+    why = {"hide": {"at": 1}, "cap": {"until": NOW + 100}}
+    made = reader(u=[throttle("campaign:C", "hide", "cap", evidence=why)])
+    tell(made, "switch", released=True)
+    assert asked(made, campaign="C") == Answer(False, 0.0, ("hide",), NOW + 100)
+    assert asked(made, NOW + 100, campaign="C") == FREE
+
+
 def test_the_kill_switch_finds_in_real_decisions_what_people_said() -> None:
     rules = [
         {"name": "cap", "cap": 1, "per": "campaign", "window": "1d"},
