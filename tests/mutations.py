@@ -409,8 +409,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "scan.py",
-        "ticks[0] > now + times.max_future",
-        "ticks[0] > now + times.max_age",
+        "ticks[0] >= now + times.max_future",
+        "ticks[0] >= now + times.max_age",
         "events of the future are let in",
     ),
     Mutation(
