@@ -30,7 +30,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.load import Load, preload
-from benchmarks.throughput import CAPS, cores, pinned
+from benchmarks.throughput import CAPS, cores, pinned, rate_of
 from streams.broker import Cluster
 from streams.settings import load_settings
 from streams.topics import ensure
@@ -40,8 +40,6 @@ __all__ = ["main"]
 ROOT = Path(__file__).parents[1]
 MAIN_JOB = "b1f6012"
 PARTITIONS = 8
-PATIENCE = 900.0
-"""The export compiles everything once."""
 
 
 def export(commit: str, folder: Path) -> None:
@@ -81,30 +79,16 @@ def rate(sources: Path, bootstrap: str, name: str, load: Load) -> float:
                 stderr=output,
             )
         try:
-            return _measure(worker, log, load.events)
+            return rate_of(lambda: _acknowledged(worker, log), load.events)
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait()
 
 
-def _measure(worker: subprocess.Popen[bytes], log: Path, events: int) -> float:
-    deadline = time.monotonic() + PATIENCE
-    began: tuple[float, int] | None = None
-    while time.monotonic() < deadline:
-        if worker.poll() is not None:
-            raise SystemExit(f"the worker ended by itself:\n{log.read_text()[-5000:]}")
-        count, now = _acknowledged(log), time.perf_counter()
-        if began is None and count >= events // 10:
-            began = now, count
-        if count >= events:
-            assert began is not None
-            return (count - began[1]) / (now - began[0])
-        time.sleep(0.25)  # each look costs the worker a scrape
-    raise SystemExit(f"not done after {PATIENCE:.0f} s:\n{log.read_text()[-5000:]}")
-
-
-def _acknowledged(log: Path) -> int:
+def _acknowledged(worker: subprocess.Popen[bytes], log: Path) -> int:
     """Events of which all that they led to is acknowledged; 0 before there are metrics."""
+    if worker.poll() is not None:
+        raise SystemExit(f"the worker ended by itself:\n{log.read_text()[-5000:]}")
     address = re.search(r'http://[^\s"]+/metrics', log.read_text())
     if address is None:
         return 0

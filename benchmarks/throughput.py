@@ -94,7 +94,7 @@ def measure_worker(bootstrap: str, load: Load, policy: str, number: int) -> floa
                 stderr=output,
             )
         try:
-            return _rate(lambda: _acknowledged(worker, log), load.events)
+            return rate_of(lambda: _acknowledged(worker, log), load.events)
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait()
@@ -114,8 +114,8 @@ def _acknowledged(worker: subprocess.Popen[bytes], log: Path) -> int:
     return int(float(applied[1])) - int(float(pending[1]))
 
 
-def _rate(done: Callable[[], int], events: int) -> float:
-    """Events per second from a tenth of them to the end."""
+def rate_of(done: Callable[[], int], events: int) -> float:
+    """Events per second from a tenth of them to the end; ``done`` says how many are."""
     deadline = time.monotonic() + 600
     began: tuple[float, int] | None = None
     while time.monotonic() < deadline:

@@ -43,7 +43,7 @@ from governor.entries import (
 )
 from governor.hashing import hash_spans
 from governor.labels import Labels, find_ad
-from governor.policy import ID_TYPE_NAMES, is_id_type
+from governor.policy import ID_TYPE_NAMES, is_other_id_type
 from governor.records import Records
 from governor.rules import ENGAGEMENT_TYPES
 from governor.scan import UNKNOWN_ZONE, Times, ad_spans, lone_exposures, scan
@@ -707,7 +707,7 @@ def _row_keys(ids: dict[str, str]) -> list[str]:
     if len(ids) > MAX_IDS:
         raise _BadEventError(Reason.TOO_LARGE, f"ids has {len(ids)} entries, more than {MAX_IDS}")
     for kind, value in ids.items():
-        if not is_id_type(kind) or kind == "user":
+        if not is_other_id_type(kind):
             raise _BadEventError(
                 Reason.WRONG_TYPE,
                 f"ids: {kind[:64]!r} is no type of other ids: write {ID_TYPE_NAMES}; not user",

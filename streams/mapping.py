@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from governor.policy import ID_TYPE_NAMES, is_id_type
+from governor.policy import ID_TYPE_NAMES, is_other_id_type
 
 __all__ = ["FIELDS", "LABELS", "TIMES", "Mapped", "MappingError", "Source", "mapped"]
 
@@ -92,7 +92,7 @@ class Mapped:
                 found[name] = source
         for column in columns:
             plain = column in FIELDS or column.startswith(("labels.", "ids."))
-            if plain and not _is_other_id(column):
+            if plain and not _is_field(column):
                 wrong.append(_no_other_id(column))
             elif plain and column not in found:
                 found[column] = Source((column,))
@@ -123,10 +123,10 @@ def _near(name: str, columns: Sequence[str]) -> str:
     return "COLUMN"
 
 
-def _is_other_id(name: str) -> bool:
-    """Whether a field is none of ``ids.TYPE``, or its type can be one of other ids."""
+def _is_field(name: str) -> bool:
+    """Whether events can have a field of this name: of ``ids.TYPE`` not every type is one."""
     kind = name.removeprefix("ids.")
-    return kind == name or (is_id_type(kind) and kind != "user")
+    return kind == name or is_other_id_type(kind)
 
 
 def _no_other_id(name: str) -> str:
@@ -152,7 +152,7 @@ def mapped(options: Iterable[str]) -> Mapped:
             near = difflib.get_close_matches(name, FIELDS, 1)
             meant = f": did you mean {near[0]}?" if near else f": one of {', '.join(FIELDS)}"
             wrong.append(f"{option!r}: there is no field {name}{meant}")
-        elif not _is_other_id(name):
+        elif not _is_field(name):
             wrong.append(f"{option!r}: {_no_other_id(name)}")
         elif unit and unit not in TIMES:
             wrong.append(f"{option!r}: {unit} is no unit: write s, ms, us or ns")

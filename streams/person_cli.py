@@ -23,14 +23,14 @@ def _ids(
 ) -> dict[str, str]:
     if not values:
         return {}
-    from governor.policy import ID_TYPE_NAMES, is_id_type
+    from governor.policy import ID_TYPE_NAMES, is_other_id_type
 
     ids = {}
     for value in values:
         kind, equals, text = value.partition("=")
         if not (kind and equals and text):
             raise click.BadParameter(f"{value!r} is not TYPE=VALUE: write one such as device=d1")
-        if not is_id_type(kind) or kind == "user":
+        if not is_other_id_type(kind):
             raise click.BadParameter(
                 f"{kind!r} is no type of other ids: write {ID_TYPE_NAMES}; a user id goes to --user"
             )

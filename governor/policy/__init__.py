@@ -5,7 +5,7 @@
 
 from governor.policy.checks import looks_back
 from governor.policy.durations import duration, written
-from governor.policy.fields import DIMENSIONS, ID_TYPE_NAMES, MAX_ROW_LIMIT, is_id_type
+from governor.policy.fields import DIMENSIONS, ID_TYPE_NAMES, MAX_ROW_LIMIT, is_other_id_type
 from governor.policy.loading import default_text, load
 from governor.policy.mistakes import Mistake, PolicyError
 from governor.policy.model import (
@@ -54,7 +54,7 @@ __all__ = [
     "Spacing",
     "default_text",
     "duration",
-    "is_id_type",
+    "is_other_id_type",
     "load",
     "looks_back",
     "multiplied",

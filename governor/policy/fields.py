@@ -37,6 +37,7 @@ __all__ = [
     "hundredths",
     "id_type",
     "is_id_type",
+    "is_other_id_type",
     "limit",
     "match",
     "name",
@@ -296,12 +297,17 @@ def _matched(key: str, value: object, lifecycle: bool) -> tuple[str, ...]:
     return tuple(sorted({str(check(each)) for each in values}))  # type: ignore[call-arg]
 
 
+_ID_TYPE = re.compile("[a-z][a-z0-9_]{0,31}").fullmatch
+
+
 def is_id_type(name: str) -> bool:
     """Whether a type of ids can have this name."""
     return _ID_TYPE(name) is not None
 
 
-_ID_TYPE = re.compile("[a-z][a-z0-9_]{0,31}").fullmatch
+def is_other_id_type(name: str) -> bool:
+    """Whether ids besides the user's can be of a type with this name."""
+    return name != "user" and is_id_type(name)
 
 
 def id_type(value: object) -> str:
