@@ -101,6 +101,7 @@ class Population:
             began = time.process_time()
             self.ledger.sweep(SWEEP_ROWS)
             self.ledger.take(START)
+            self.ledger.tidy()
             spent.take += time.process_time() - began
             self._done += len(user)
             events -= len(user)

@@ -64,6 +64,9 @@ KINDS = {"impressions": EXPOSURE, "engagements": ENGAGEMENT, "controls": CONTROL
 OUTCOMES = ("applied", "duplicate", "late", "overflow", "refused", "excluded", "erased")
 """In the order of the codes of `governor.applying`."""
 
+_MAY_TIDY, _MUST_TIDY = 8, 4
+"""One in so many entries, or bytes of ids, unused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -458,6 +461,16 @@ class Ledger:
         self._compact()
         return count
 
+    def tidy(self) -> bool:
+        """Move rows together if an eighth of their memory lies unused between them; whether it was
+        done. It takes some milliseconds for a hundred thousand rows. Nobody has to: the ledger does
+        it itself where it is a quarter.
+        """
+        if not rows.wasteful(self._rows, _MAY_TIDY):
+            return False
+        self._rows = rows.compact(self._rows)
+        return True
+
     def image(self) -> Image:
         """A copy of all that it holds, to `restore` another ledger from."""
         return image_of(self._rows, self.labels)
@@ -499,7 +512,7 @@ class Ledger:
         self._rows = rows.grow(self._rows, entries=int(CAPACITIES[-1]), id_bytes=id_bytes)
 
     def _compact(self) -> None:
-        if rows.wasteful(self._rows):
+        if rows.wasteful(self._rows, _MUST_TIDY):
             self._rows = rows.compact(self._rows)
 
 

@@ -7,7 +7,7 @@ per record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,22 @@ class Records:
             keys,
             starts[1::2].copy(),
             values,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """One after the other, of at least one; shares the buffer of one that is alone."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *(len(part.buffer) for part in parts[:-1])]).tolist()
+        return cls(
+            np.concatenate([part.buffer for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+            np.concatenate([part.timestamp for part in parts]),
+            np.concatenate([p.key_start + at for p, at in zip(parts, starts, strict=True)]),
+            np.concatenate([part.key_size for part in parts]),
+            np.concatenate([p.value_start + at for p, at in zip(parts, starts, strict=True)]),
+            np.concatenate([part.value_size for part in parts]),
         )
 
 

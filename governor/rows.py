@@ -403,12 +403,12 @@ def _list(rows: Rows, row: int) -> None:
     rows.state[_DIRTY] += 1
 
 
-def wasteful(rows: Rows) -> bool:
-    """Whether free lists and removed ids hold enough for `compact` to be worth its time."""
+def wasteful(rows: Rows, share: int) -> bool:
+    """Whether free lists or removed ids hold more than one in ``share`` of what there is."""
     state = rows.state
     return bool(
-        state[State.DEAD] > 4096 + state[State.ARENA] // 8
-        or state[State.DEAD_IDS] > 65536 + state[State.IDS] // 8
+        state[State.DEAD] > 4096 + state[State.ARENA] // share
+        or state[State.DEAD_IDS] > 65536 + state[State.IDS] // share
     )
 
 
@@ -431,6 +431,8 @@ def _move(rows: Rows, arena: NDArray[np.uint64], ids: NDArray[np.uint8]) -> None
     state = rows.state
     used, id_used = 0, 0
     for row in range(state[_ROWS]):
+        if row + AHEAD < state[_ROWS]:
+            ask(rows, row + AHEAD)
         header0, header1 = rows.header[row, 0], rows.header[row, 1]
         if not flags_of(header1) & USED:
             continue

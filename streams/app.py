@@ -350,6 +350,8 @@ class Governor(faust.App):
     def _new_consumer(self) -> Any:
         consumer = super()._new_consumer()
         consumer.keeper = self.keeper
+        # What comes sooner would wait for the next flush.
+        consumer.interval = self.settings.flush_interval.total_seconds()
         return consumer
 
     def phase(self) -> Phase:
@@ -410,6 +412,7 @@ class Governor(faust.App):
     async def handle(self, kind: str, event: EventT) -> None:
         """Apply one message's records and hand it to the outbox."""
         message: Any = event.message
+        whole = message.fetch.took()
         if self.holdback.holds(kind, message):
             return
         records = message.value
@@ -430,7 +433,7 @@ class Governor(faust.App):
         for one in ingested.rejected:
             self.metrics.dead_letter(kind, one.reason)
         dead = letters(message.topic, message.partition, records, ingested.rejected)
-        await self.outbox.add(event, records.timestamp, dead, home.forwards.take())
+        await self.outbox.add(event, records.timestamp, dead, home.forwards.take(), whole=whole)
 
     def snapshot(self) -> Snapshot:
         """What `Metrics` reads when Prometheus asks."""

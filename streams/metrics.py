@@ -179,7 +179,7 @@ class Metrics:
         )
         self.flush_seconds = Histogram(
             "governor_flush_seconds",
-            "One flush: decisions and rows sent and acknowledged.",
+            "One flush: what changed taken, its decisions sent and acknowledged. Rows follow.",
             buckets=FLUSH_BUCKETS,
             registry=self.registry,
         )

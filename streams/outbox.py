@@ -9,13 +9,17 @@ A flush takes what changed and sends, each step acknowledged before the next:
 A crash between 1 and 2 repeats decisions, which are the same; rows before decisions would let it
 lose them, as the replay would find nothing changed. While a flush is under way the agents go on;
 what they change goes with the next. An error of Kafka's stops the worker with nothing acked.
+
+No decision waits for rows: the next flush begins when the decisions of the one before are
+acknowledged. Rows follow in the order in which they were taken, those of all flushes that wait in
+one go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +48,16 @@ from streams.store import Store
 
 __all__ = ["Outbox"]
 
-SWEEP_ROWS = 2_000
+SWEEP_ROWS = 500
 """Rows of each partition that one flush looks at for what has run out."""
+
+ROWS_SECONDS = 0.1
+"""How often rows are written at most. Only acks wait for them, and larger batches cost Kafka and
+the worker less."""
+
+TIDY_SHARE = 0.05
+"""Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
+one partition right after the other they would hold up decisions."""
 
 _RENEWAL_CHECK_SECONDS = 600.0
 
@@ -66,6 +78,7 @@ class _Pending:
     """How many it took."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all of it is acknowledged."""
+    taken: Mapping[int, Taken] = field(default_factory=dict)
     copy: Copy | None = None
     """Of the rows of one partition, as they are in the changelog when this flush is done."""
 
@@ -100,14 +113,24 @@ class Outbox(Service):
         self._pending = _Pending()
         self._in_flight = 0
         self._in_flight_rows = 0
+        self._tidy_from = 0.0
+        self._unwritten: list[_Pending] = []
+        """Flushes whose decisions are acknowledged and whose rows are not."""
         self._newest: dict[tuple[str, int], float] = {}
         self._owner_since = now()
         self._work = asyncio.Event()
+        self._whole = asyncio.Event()
+        """Unset while more of a fetch is to come: a flush of its first part would only hold up the
+        rest."""
         self._room = asyncio.Event()
         self._room.set()
         self._lease = Lease(settings.session_timeout.total_seconds())
         self._hurried = asyncio.Event()
+        self._decided = asyncio.Event()
+        self._pressed = asyncio.Event()
+        """Somebody waits for rows to be written."""
         self._flushing = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._producer = Producer(settings, self._lease.check, metrics.retries.inc, now)
 
     @property
@@ -117,7 +140,7 @@ class Outbox(Service):
 
     @property
     def rows_in_flight(self) -> int:
-        """Rows sent and not acknowledged yet."""
+        """Rows taken and not acknowledged yet."""
         return self._in_flight_rows
 
     def newest(self, tp: TP) -> float:
@@ -141,7 +164,7 @@ class Outbox(Service):
         Raises:
             FencedError: another worker was given one of them meanwhile.
         """
-        async with self._flushing:
+        async with self._alone():
             partitions = set(partitions)
             self._newest.clear()
             self._owner_since = self._now()
@@ -163,6 +186,8 @@ class Outbox(Service):
         timestamps: NDArray[np.int64],
         dead: list[Letter],
         forwards: Mapping[int, list[Records]],
+        *,
+        whole: bool,
     ) -> None:
         """Hand in a message whose records have been applied; wait while too much is pending.
 
@@ -171,6 +196,7 @@ class Outbox(Service):
             timestamps: of its records, in milliseconds.
             dead: dead letters among them.
             forwards: what goes to the repartition topic, by partition.
+            whole: nothing that came with it is still to be handed in.
         """
         pending, partition = self._pending, event.message.partition
         pending.events.append(event)
@@ -183,7 +209,11 @@ class Outbox(Service):
         if forwards:
             pending.forwards.append(forwards)
         self._work.set()
-        if self.events >= self._settings.max_pending_events:
+        full = self.events >= self._settings.max_pending_events
+        if whole or full:
+            self._whole.set()
+        if full:
+            self._pressed.set()
             self._room.clear()
             await self._room.wait()
 
@@ -193,6 +223,7 @@ class Outbox(Service):
         pending = self._pending
         pending.touched.update(partitions)
         self._work.set()
+        self._whole.set()
         await pending.done.wait()
         return pending.rows
 
@@ -206,12 +237,28 @@ class Outbox(Service):
     async def _flush_regularly(self) -> None:
         while not self.should_stop:
             await self.wait_first(self._work.wait())
+            if not self._hurried.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._whole.wait(), self._interval)
+            self._whole.clear()
             started = time.monotonic()
-            await self.flush()
+            await self._decide()
             pause = started + self._interval - time.monotonic()
             if pause > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._hurried.wait(), pause)
+
+    @Service.task
+    async def _write_regularly(self) -> None:
+        while not self.should_stop:
+            await self.wait_first(self._decided.wait())
+            started = time.monotonic()
+            await self._write()
+            pause = started + ROWS_SECONDS - time.monotonic()
+            if pause > 0 and not self._hurried.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._pressed.wait(), pause)
+            self._pressed.clear()
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -223,13 +270,15 @@ class Outbox(Service):
     async def _keep_identities(self) -> None:
         while not self.should_stop:
             await self.sleep(_RENEWAL_CHECK_SECONDS)
-            async with self._flushing:
+            async with self._alone():
                 await self._producer.renew()
 
     @contextmanager
     def hurrying(self) -> Iterator[None]:
         """Flush without pauses: somebody waits for acks."""
         self._hurried.set()
+        self._whole.set()
+        self._pressed.set()
         try:
             yield
         finally:
@@ -242,6 +291,11 @@ class Outbox(Service):
             aiokafka.errors.KafkaError: nothing of this flush was acked.
             FencedError, LeaseLostError: likewise; partitions are, or may be, another worker's.
         """
+        await self._decide()
+        await self._write()
+
+    async def _decide(self) -> None:
+        """Publish what all that is pending leads to, but for its rows."""
         async with self._flushing:
             self._work.clear()
             if not (self._pending.partitions or self._pending.touched):
@@ -252,23 +306,66 @@ class Outbox(Service):
             # Nothing may come between this and `_take`: a row that a link sends elsewhere would
             # be logged as gone with a flush before the one that sends it.
             pending, self._pending = self._pending, _Pending()
-            self._in_flight = pending.records
-            taken = self._take(pending)
-            self._in_flight_rows = pending.rows = sum(one.users for one in taken.values())
-            await self._publish_decisions(pending, taken)
-            await self._publish_rows(taken)
-            if pending.copy is not None:
-                self._snapshots.keep(pending.copy, self._written(pending.copy.partition))
-            await self._ack(pending)
-            self._account(pending, taken, time.perf_counter() - started)
-            pending.done.set()
-            self._in_flight = self._in_flight_rows = 0
-            if self.events < self._settings.max_pending_events:
-                self._room.set()
+            self._in_flight += pending.records
+            pending.taken = self._take(pending)
+            pending.rows = sum(one.users for one in pending.taken.values())
+            self._in_flight_rows += pending.rows
+            await self._publish_decisions(pending, pending.taken)
+            self._account(pending, time.perf_counter() - started)
+            self._unwritten.append(pending)
+            self._decided.set()
+            if pending.touched:
+                self._pressed.set()
+            self._tidy()
+
+    async def _write(self) -> None:
+        """Write the rows of the flushes that wait for it, and ack them."""
+        async with self._writing:
+            self._decided.clear()
+            while self._unwritten:
+                flushes = self._next_written()
+                await self._publish_rows([one.taken for one in flushes])
+                last = flushes[-1]
+                if last.copy is not None:
+                    self._snapshots.keep(last.copy, self._written(last.copy.partition))
+                del self._unwritten[: len(flushes)]
+                for one in flushes:
+                    rows = sum(rows_in(each.changelog) for each in one.taken.values())
+                    self._metrics.rows.inc(rows)
+                    await self._ack(one)
+                    one.done.set()
+                    self._in_flight -= one.records
+                    self._in_flight_rows -= one.rows
+                if self.events < self._settings.max_pending_events:
+                    self._room.set()
+
+    def _next_written(self) -> list[_Pending]:
+        """Those that wait, up to the first with a copy: what is written with it must not go beyond
+        what the copy holds."""
+        copies = (i for i, one in enumerate(self._unwritten) if one.copy is not None)
+        return self._unwritten[: next(copies, len(self._unwritten)) + 1]
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Nothing is being sent inside, and nothing waits to be written."""
+        async with self._flushing:
+            await self._write()
+            async with self._writing:
+                yield
+
+    def _tidy(self) -> None:
+        """Move the rows of one partition together, if any wants it and it is time."""
+        started = time.monotonic()
+        if started >= self._tidy_from and any(
+            ledger.tidy() for ledger in self._store().live().values()
+        ):
+            now = time.monotonic()
+            self._tidy_from = now + (now - started) / TIDY_SHARE
 
     def _take(self, pending: _Pending) -> dict[int, Taken]:
         decided_at = from_seconds(self._now())
         store = self._store()
+        copied = any(one.copy is not None for one in self._unwritten)
         taken = {}
         for partition in pending.partitions | (pending.touched & store.live().keys()):
             ledger = store.ledger(partition)
@@ -276,7 +373,7 @@ class Outbox(Service):
             again = self._doubt.holds(partition)
             taken[partition] = store.take(partition, decided_at, again=again)
             self._doubt.taken(partition)
-            if pending.copy is None:
+            if pending.copy is None and not copied:
                 pending.copy = self._snapshots.take(partition, ledger, store.gate(partition))
         return taken
 
@@ -299,14 +396,20 @@ class Outbox(Service):
                 self._store().tell(tp.partition, records, appended)
         await failpoint("flush.after_decisions")
 
-    async def _publish_rows(self, taken: Mapping[int, Taken]) -> None:
+    async def _publish_rows(self, flushes: Sequence[Mapping[int, Taken]]) -> None:
         """Changelog rows, acknowledged. Its failpoints are reached only where there are any: a
         test that is to fail in between must not meet a flush of something else."""
-        rows = {self._tp("ledger", p): one.changelog for p, one in taken.items()}
-        if not any(map(len, rows.values())):
+        rows: dict[TopicPartition, list[Records]] = {}
+        held = self._store().ledgers
+        for taken in flushes:
+            for partition, one in taken.items():
+                # Rows that no event has touched may have gone elsewhere while they waited.
+                if len(one.changelog) and partition in held:
+                    rows.setdefault(self._tp("ledger", partition), []).append(one.changelog)
+        if not rows:
             return
         await failpoint("flush.before_rows")
-        ends = await self._send(rows)
+        ends = await self._send({tp: Records.joined(each) for tp, each in rows.items()}, aside=True)
         for tp, end in ends.items():
             self._store().written(tp.partition, end.offset)
         await failpoint("flush.after_rows")
@@ -322,10 +425,10 @@ class Outbox(Service):
         await failpoint("flush.after_ack")
 
     async def _send(
-        self, outgoing: Mapping[TopicPartition, Records]
+        self, outgoing: Mapping[TopicPartition, Records], *, aside: bool = False
     ) -> dict[TopicPartition, Written]:
         """One step of a flush; where the last records are."""
-        return await self._producer.send(outgoing)
+        return await self._producer.send(outgoing, aside=aside)
 
     def _written(self, partition: int) -> int | None:
         return self._store().persisted_offset(TP(self._settings.topic("ledger"), partition))
@@ -333,13 +436,12 @@ class Outbox(Service):
     def _tp(self, name: str, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.topic(name), partition)
 
-    def _account(self, pending: _Pending, taken: Mapping[int, Taken], seconds: float) -> None:
+    def _account(self, pending: _Pending, seconds: float) -> None:
         metrics = self._metrics
         metrics.flush_seconds.observe(seconds)
         if pending.timestamps:
             metrics.decided(np.concatenate(pending.timestamps), self._now())
-        for one in taken.values():
+        for one in pending.taken.values():
             metrics.published(one.by_rule)
             metrics.records.labels("withdrawn").inc(one.withdrawn)
             metrics.records.labels("published").inc(len(one.decisions) - one.withdrawn)
-            metrics.rows.inc(rows_in(one.changelog))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
@@ -29,7 +30,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     for_code,
 )
-from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequestStruct
 from aiokafka.structs import TopicPartition
 
 from governor.records import Records
@@ -39,7 +40,7 @@ from streams.settings import Settings
 from streams.topics import connection
 from streams.wire import Frame, build, seal
 
-__all__ = ["Producer", "Written"]
+__all__ = ["Producer", "WholeProduceRequest", "Written"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ TIMEOUT_MS = 10_000
 
 RENEWAL_SECONDS = 6 * 3600.0
 """Leaders forget an epoch after a day without a batch, coordinators after a week."""
+
+_ONE_LAYOUT_FROM = 3
+"""From this version on a produce request is laid out alike, up to the newest of aiokafka."""
+_REQUEST = struct.Struct(">hhii")  # length of no transactional id, acks, timeout, topics
+_PARTITION = struct.Struct(">ii")  # partition, length of its batch
+_SHORT, _INT = struct.Struct(">h"), struct.Struct(">i")
 
 _OK, _DUPLICATE = 0, 46
 _FENCED = (47, 90)  # INVALID_PRODUCER_EPOCH, PRODUCER_FENCED
@@ -139,11 +146,17 @@ class Producer:
         await self._fence(old)
 
     async def send(
-        self, outgoing: Mapping[TopicPartition, Records]
+        self, outgoing: Mapping[TopicPartition, Records], *, aside: bool = False
     ) -> dict[TopicPartition, Written]:
         """Send records and wait until all are acknowledged by all replicas in sync.
 
-        What Kafka cannot take at the moment is sent again without end.
+        What Kafka cannot take at the moment is sent again without end. Nothing else may be sent to
+        the same partition of a topic meanwhile.
+
+        Args:
+            outgoing: what goes to the partitions of topics.
+            aside: over a connection of its own. Kafka answers one request of a connection after
+                the other; what is sent aside holds nothing up.
 
         Returns:
             Where the last record of each partition is; left out where Kafka cannot tell.
@@ -160,9 +173,10 @@ class Producer:
                 frames = deque(build(stamped, max_bytes=MAX_BATCH_BYTES))
                 waiting.append(_Outgoing(tp, frames))
         sent = waiting
+        group = ConnectionGroup.COORDINATION if aside else ConnectionGroup.DEFAULT
         patience = Patience("writing to Kafka", self._check)
         while waiting:
-            reason = await self._round(waiting)
+            reason = await self._round(waiting, group)
             waiting = [one for one in waiting if one.frames]
             for one in waiting:
                 if one.forgotten:
@@ -197,7 +211,7 @@ class Producer:
     def _tp(self, name: str, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.topic(name), partition)
 
-    async def _round(self, waiting: Iterable[_Outgoing]) -> str:
+    async def _round(self, waiting: Iterable[_Outgoing], group: ConnectionGroup) -> str:
         """Send the first frame of each, a request to each leader; why some were not taken."""
         leaders: dict[int, list[_Outgoing]] = defaultdict(list)
         reason = ""
@@ -210,11 +224,13 @@ class Producer:
                 leaders[leader].append(one)
         self._check()
         reasons = await asyncio.gather(
-            *(self._produce(leader, mine) for leader, mine in leaders.items())
+            *(self._produce(leader, mine, group) for leader, mine in leaders.items())
         )
         return next(filter(None, reasons), reason)
 
-    async def _produce(self, leader: int, waiting: Iterable[_Outgoing]) -> str:
+    async def _produce(
+        self, leader: int, waiting: Iterable[_Outgoing], group: ConnectionGroup
+    ) -> str:
         """One request; why some of it was not taken, empty when all was."""
         asked: dict[TopicPartition, _Outgoing] = {}
         topics: dict[str, list[tuple[int, bytearray]]] = defaultdict(list)
@@ -225,14 +241,14 @@ class Producer:
                 break
             asked[one.tp] = one
             topics[one.tp.topic].append((one.tp.partition, self._sealed(one)))
-        request = ProduceRequest(
+        request = WholeProduceRequest(
             transactional_id=None,
             required_acks=-1,
             timeout=TIMEOUT_MS * 4 // 5,
             topics=list(topics.items()),
         )
         try:
-            answer = await self._client.send(leader, request)
+            answer = await self._client.send(leader, request, group=group)
         except IncompatibleBrokerVersion:
             raise
         except KafkaError as error:
@@ -267,7 +283,9 @@ class Producer:
             one.appended = appended / 1000 if appended >= 0 else self._now()
             return ""
         if code in _FENCED:
-            raise FencedError(str(one))
+            if self._owned.get(one.tp.partition, one.under) is one.under:
+                raise FencedError(str(one))
+            return f"{one}: this worker began it again meanwhile"
         if code in _TOO_LARGE:
             raise MessageSizeTooLargeError(
                 f"{one} refuses a batch of {len(one.frames[0].buffer)} bytes: raise its "
@@ -301,7 +319,30 @@ class Producer:
             one,
         )
         identity = await self._identities.next(partition, self._owned[partition].identity)
-        self._owned[partition] = _Owned(identity, time.monotonic())
+        if self._owned[partition] is one.under:  # decisions and rows may have lost it together
+            self._owned[partition] = _Owned(identity, time.monotonic())
+
+
+class WholeProduceRequest(ProduceRequest):
+    """aiokafka's request, put together in one go: its encoder copies batches once for each level
+    that they are nested in."""
+
+    def build(self, request_struct_class: type[ProduceRequestStruct]) -> ProduceRequestStruct:
+        made = super().build(request_struct_class)
+        if request_struct_class.API_VERSION >= _ONE_LAYOUT_FROM:
+            vars(made)["encode"] = self._encoded
+        return made
+
+    def _encoded(self) -> bytes:
+        parts: list[bytes | bytearray] = [
+            _REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics))
+        ]
+        for topic, partitions in self._topics:
+            name = topic.encode()
+            parts += (_SHORT.pack(len(name)), name, _INT.pack(len(partitions)))
+            for partition, batch in partitions:
+                parts += (_PARTITION.pack(partition, len(batch)), batch)
+        return b"".join(parts)
 
 
 class _Owned:

@@ -210,8 +210,8 @@ class Settings(BaseSettings):
     )
     flush_interval: Annotated[timedelta, _time("1ms", "1m")] = Field(
         timedelta(milliseconds=25),
-        description="Time between two flushes of decisions and changelog rows: the delay of a "
-        "decision against the size of its batch.",
+        description="Time between two flushes of decisions, and between two fetches where nothing "
+        "waits: the delay of a decision against the size of its batch.",
     )
     max_pending_events: Annotated[int, _whole(1_000, 100_000_000)] = Field(
         200_000,

@@ -2,7 +2,8 @@
 
 One file a partition: a head in JSON (what it is a copy of, and up to which changelog offset), then
 the arrays. A copy is made between two events, right after a flush took what had changed, and is
-written by a thread once Kafka has acknowledged that flush; the file takes its place in one step.
+written by a thread once Kafka has acknowledged the rows of that flush, and none of a later one; the
+file takes its place in one step.
 
 A snapshot is a short cut and never the truth. One that is damaged, foreign, of another topic,
 beyond its range, or so old that the changelog may have dropped a tombstone that it has not seen, is

@@ -151,7 +151,8 @@ class Store(base.Store):
 
     def written(self, partition: int, offset: int) -> None:
         """Note that the changelog of a partition holds, up to ``offset``, what memory holds."""
-        self._positions[partition] = offset + 1
+        if partition in self.ledgers:  # it may have gone elsewhere meanwhile
+            self._positions[partition] = offset + 1
 
     def persisted_offset(self, tp: TP) -> int | None:
         """The newest changelog offset whose row is in memory."""

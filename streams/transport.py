@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -39,6 +40,7 @@ __all__ = [
     "BatchFetcher",
     "Consumer",
     "Deliveries",
+    "Fetch",
     "Fetched",
     "RecordsSchema",
     "Transport",
@@ -51,6 +53,8 @@ FETCH_MAX_WAIT_MS = 500
 # of these has to wait until it ends.
 BUSY_FETCH_MAX_WAIT_MS = 10
 
+
+_SOUGHT = -1
 
 MISSING_TOPICS_SECONDS = 1.0
 
@@ -78,9 +82,15 @@ class _Partition:
     """
 
     def __init__(
-        self, fetcher: BatchFetcher, tp: TopicPartition, offset: int, part_data: list[Any]
+        self,
+        fetcher: BatchFetcher,
+        node: int,
+        tp: TopicPartition,
+        offset: int,
+        part_data: list[Any],
     ) -> None:
         self._fetcher = fetcher
+        self._node = node
         self._tp = tp
         self._part_data: list[Any] | None = part_data
         self.next_fetch_offset = offset
@@ -93,6 +103,7 @@ class _Partition:
             raise StopIteration
         fetcher, first_offset = self._fetcher, self.next_fetch_offset
         # Stable offset, [log start offset,] aborted, [preferred replica,] message set
+        stable = self._part_data[0]
         aborted = self._part_data[2 if len(self._part_data) == 5 else -2]
         try:
             records, self.next_fetch_offset = parse(
@@ -105,6 +116,8 @@ class _Partition:
         except CorruptBatch as error:
             raise CorruptBatch(f"{self._tp.topic}[{self._tp.partition}]: {error}") from error
         self._part_data = None
+        if self.next_fetch_offset < stable:
+            fetcher.behind.add(self._node)
         return Fetched(records, first_offset, self.next_fetch_offset, fetcher.seeks[self._tp])
 
 
@@ -130,12 +143,21 @@ class BatchFetcher(Fetcher):
 
     `seeks` counts the seeks of each partition. What was fetched before a partition's last seek
     will be fetched again, or is not wanted.
+
+    A consumer that keeps up would fetch as often as it can, each time a little more than nothing
+    of every partition, and spend most of its time on that. So it fetches once an `interval`
+    (seconds) unless it is behind: unless the last fetch from some broker left something there.
     """
 
     seeks: Counter[TP]
+    interval: float
+    behind: set[int]
+    """Brokers; `_SOUGHT` from a seek to the next fetch."""
+    due: float
+    """When the next fetch may begin, by the monotonic clock."""
 
     @classmethod
-    def adopt(cls, fetcher: Fetcher, seeks: Counter[TP]) -> None:
+    def adopt(cls, fetcher: Fetcher, seeks: Counter[TP], interval: float = 0.0) -> None:
         """Turn a fetcher that has not fetched yet into one of this class.
 
         AIOKafkaConsumer.start makes its fetcher itself.
@@ -143,14 +165,20 @@ class BatchFetcher(Fetcher):
         fetcher.__class__ = cls
         fetcher._client = _Client(fetcher._client)
         fetcher.seeks = seeks
+        fetcher.interval = min(interval, FETCH_MAX_WAIT_MS / 1000)
+        fetcher.behind, fetcher.due = {_SOUGHT}, 0.0
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
+        early = 0.0 if self.behind else self.due - time.monotonic()
+        if early > 0:
+            return [], {}, early, False, []
         self._fetch_max_wait_ms = BUSY_FETCH_MAX_WAIT_MS if self._records else FETCH_MAX_WAIT_MS
         return super()._get_actions_per_node(assignment)
 
     async def _proc_fetch_request(
         self, assignment: Any, node_id: int, request: FetchRequest
     ) -> bool:
+        self.due = time.monotonic() + self.interval
         woken = await super()._proc_fetch_request(assignment, node_id, request)
         # Nothing was awaited since the response came, so it is the one of this request.
         response, self._client.response = self._client.response, None
@@ -161,6 +189,7 @@ class BatchFetcher(Fetcher):
             for topic, partitions in request.topics
             for partition, offset, _ in partitions
         }
+        self.behind -= {node_id, _SOUGHT}
         for topic, partitions in response.topics:
             for partition, _error, _highwater, *part_data in partitions:
                 tp = TopicPartition(topic, partition)
@@ -170,12 +199,27 @@ class BatchFetcher(Fetcher):
                     and part_data[-1]
                     and not isinstance(result._partition_records, _Partition)
                 ):
-                    result._partition_records = _Partition(self, tp, offsets[tp], part_data)
+                    result._partition_records = _Partition(
+                        self, node_id, tp, offsets[tp], part_data
+                    )
         return True
 
     def seek_to(self, tp: TopicPartition, offset: int) -> None:
         super().seek_to(tp, offset)
         self.seeks[tp] += 1
+        self.behind.add(_SOUGHT)
+
+
+@dataclass(slots=True)
+class Fetch:
+    """Messages that came together."""
+
+    left: int
+
+    def took(self) -> bool:
+        """Count one as taken in; whether it was the last."""
+        self.left -= 1
+        return self.left == 0
 
 
 class Batch(ConsumerMessage):
@@ -187,6 +231,8 @@ class Batch(ConsumerMessage):
 
     first_offset: int
     seeks: int
+    fetch: Fetch
+    """That it came with. Some of it may never be handed out."""
 
 
 class Deliveries:
@@ -290,7 +336,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         consumer = cast("Consumer", self.consumer)
-        BatchFetcher.adopt(self._ensure_consumer()._fetcher, consumer.seeks)
+        fetcher = self._ensure_consumer()._fetcher
+        BatchFetcher.adopt(fetcher, consumer.seeks, consumer.interval)
         self._asking = asyncio.ensure_future(self._ask_for_missing_topics())
 
     @property
@@ -424,12 +471,15 @@ class Consumer(driver.Consumer):
     _thread: ConsumerThread
     keeper: Keeper | None = None
     """To be set before it starts. With one, nothing is handed out before it said where to begin."""
+    interval = 0.0
+    """To be set before it starts: seconds between two fetches of what has just been produced."""
     placed = False
     """Whether the partitions are where they should begin."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.seeks: Counter[TP] = Counter()
         self._deliveries: dict[TP, Deliveries] = {}
+        self._fetch = Fetch(0)
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -454,7 +504,13 @@ class Consumer(driver.Consumer):
         )
         message.first_offset = record.first_offset
         message.seeks = record.seeks
+        message.fetch = self._fetch
         return message
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        fetched = await super()._getmany(active_partitions, timeout)
+        self._fetch = Fetch(sum(map(len, fetched.values())))
+        return fetched
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109
         """The next fetches, each as one message, recorded for commits as they go out."""

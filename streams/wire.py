@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
-from aiokafka.record.util import calc_crc32c
+from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from governor.compiled import compiled, integer
@@ -144,7 +144,7 @@ def _heads(view: memoryview, check_crcs: bool) -> Iterator[_Head]:
             raise CorruptBatch(f"batch at offset {base_offset}: its length is {length}")
         (_, _, _, _, crc, attributes, last_delta, first_timestamp, max_timestamp, producer, _, _,
          count) = _HEADER.unpack_from(view, at)  # fmt: skip
-        if check_crcs and calc_crc32c(view[at + _SUMMED_AT : end].tobytes()) != crc:
+        if check_crcs and crc32c(view[at + _SUMMED_AT : end].tobytes()) != crc:
             raise CorruptBatch(f"batch at offset {base_offset}: its checksum is wrong")
         if not (0 <= base_offset < _FAR and last_delta >= 0 and count >= 0) or not (
             -_FAR < first_timestamp < _FAR
@@ -461,7 +461,7 @@ def seal(
         frame.count,
     )
     summed = memoryview(frame.buffer)[_SUMMED_AT:].tobytes()
-    _CRC.pack_into(frame.buffer, _CRC_AT, calc_crc32c(summed))
+    _CRC.pack_into(frame.buffer, _CRC_AT, crc32c(summed))
     return frame.buffer
 
 

@@ -59,7 +59,7 @@ def _flush() -> Panel:
         Look(
             title="Apply and flush",
             description="Seconds that 99% of batches take to be decoded and applied, and of "
-            "flushes until Kafka has acknowledged all of it. Slow flushes: look at the brokers.",
+            "flushes until Kafka has acknowledged decisions. Slow flushes: look at the brokers.",
             unit="s",
             queries={"apply": quantile("apply"), "flush": quantile("flush")},
             warn=1,

@@ -60,10 +60,10 @@ def _sends(outgoing: Any, topic: str) -> bool:
 def _before_sending(topic: str, act: Callable[[], None]) -> None:
     send = Outbox._send
 
-    async def faulty(self: Outbox, outgoing: Any) -> Any:
+    async def faulty(self: Outbox, outgoing: Any, **options: Any) -> Any:
         if _sends(outgoing, topic):
             act()
-        return await send(self, outgoing)
+        return await send(self, outgoing, **options)
 
     cast(Any, Outbox)._send = faulty
 
@@ -86,8 +86,8 @@ def die_after(topic: str) -> None:
     """SIGKILL when records sent to this topic have been acknowledged."""
     send = Outbox._send
 
-    async def faulty(self: Outbox, outgoing: Any) -> Any:
-        ends = await send(self, outgoing)
+    async def faulty(self: Outbox, outgoing: Any, **options: Any) -> Any:
+        ends = await send(self, outgoing, **options)
         if _sends(outgoing, topic):
             os.kill(os.getpid(), signal.SIGKILL)
         return ends
@@ -99,10 +99,10 @@ def never_acknowledge(topic: str) -> None:
     """Records sent to this topic are never acknowledged."""
     send = Outbox._send
 
-    async def faulty(self: Outbox, outgoing: Any) -> Any:
+    async def faulty(self: Outbox, outgoing: Any, **options: Any) -> Any:
         if _sends(outgoing, topic):
             await asyncio.Event().wait()
-        return await send(self, outgoing)
+        return await send(self, outgoing, **options)
 
     cast(Any, Outbox)._send = faulty
 
@@ -112,7 +112,7 @@ def rows_before_decisions(_: str) -> None:
     rows = Outbox._publish_rows
 
     async def faulty(self: Outbox, pending: Any, taken: Any) -> None:
-        await rows(self, taken)
+        await rows(self, [taken])
         if any(len(one.decisions) for one in taken.values()):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -142,7 +142,7 @@ def drop_row(user: str) -> None:
     """The changelog rows of this user are not written."""
     send = Outbox._send
 
-    async def faulty(self: Outbox, outgoing: Any) -> Any:
+    async def faulty(self: Outbox, outgoing: Any, **options: Any) -> Any:
         kept = {
             tp: records.select(
                 np.array(
@@ -152,7 +152,7 @@ def drop_row(user: str) -> None:
             )
             for tp, records in outgoing.items()
         }
-        return await send(self, kept)
+        return await send(self, kept, **options)
 
     cast(Any, Outbox)._send = faulty
 

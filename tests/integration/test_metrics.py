@@ -125,7 +125,7 @@ def test_rows_that_are_full_are_counted(deploy: Deploy) -> None:
     assert worker.stop() == 0
 
 
-def test_lag_is_what_is_not_acked(deploy: Deploy) -> None:
+def test_lag_is_what_is_not_acked_and_decisions_wait_for_no_rows(deploy: Deploy) -> None:
     deployment = deploy()
     deployment.create_event_topics()
     events = scenario(41, users=60, events=1000)
@@ -135,5 +135,14 @@ def test_lag_is_what_is_not_acked(deploy: Deploy) -> None:
     worker.wait_for_metric("governor_pending_events", len(events))
     lag = worker.metrics().total("governor_consumer_lag_records")
     assert lag == len(events)
-    assert worker.metrics()("governor_event_to_decision_seconds_count") == 0
+    worker.wait_for_metric("governor_event_to_decision_seconds_count", len(events))
+    deployment.assert_decides(events)
+    assert worker.metrics()("governor_changelog_rows_total") == 0
+    more = scenario(42, users=60, events=500)
+    deployment.send(more)
+    worker.wait_for_metric("governor_event_to_decision_seconds_count", len(events) + len(more))
+    assert deployment.committed()[0] == 0
     worker.kill()
+    deployment.worker()
+    deployment.wait_until_committed()
+    deployment.assert_decides([*events, *more])

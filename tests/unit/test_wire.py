@@ -9,12 +9,14 @@ import sys
 
 import numpy as np
 import pytest
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.records import Records
+from streams.producer import WholeProduceRequest
 from streams.wire import CorruptBatch, PreparedBatch, build, parse
 
 NOW = 1_763_000_000_000
@@ -114,6 +116,27 @@ def test_no_built_batch_is_larger_than_allowed_unless_it_is_one_record(
         assert len(data) <= max_bytes or len(theirs) == 1
         found += theirs
     assert found == triples
+
+
+@given(st.lists(some_records, min_size=1, max_size=4))
+def test_joined_records_are_those_of_all_parts(parts: list[list[Triple]]) -> None:
+    joined = Records.joined([Records.of(part) for part in parts])
+    found = [(joined.key(i), joined.value(i), int(joined.timestamp[i])) for i in range(len(joined))]
+    assert found == [triple for part in parts for triple in part]
+
+
+@pytest.mark.parametrize("version", range(8))
+@given(st.dictionaries(st.text(max_size=9), st.dictionaries(st.integers(0, 99), st.binary())))
+def test_a_produce_request_is_encoded_as_aiokafka_encodes_it(
+    version: int, batches: dict[str, dict[int, bytes]]
+) -> None:
+    topics = [(topic, list(each.items())) for topic, each in batches.items()]
+    ours, theirs = (
+        made(transactional_id=None, required_acks=-1, timeout=8000, topics=topics)
+        for made in (WholeProduceRequest, ProduceRequest)
+    )
+    versions = {ProduceRequest.API_KEY: (0, version)}
+    assert ours.prepare(versions).encode() == theirs.prepare(versions).encode()
 
 
 def test_builds_from_a_selection_of_rows() -> None:
