@@ -43,6 +43,8 @@ STOP_SECONDS = 15.0
 Progress = Callable[[str], None]
 NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
 
+_LARGE_HEAP_MB = 2048
+
 # What says where the nodes are: `Cluster` chooses it.
 _OWNED = {
     "advertised.listeners",
@@ -480,6 +482,9 @@ class Cluster:
                 f"-Xmx{self._heap_mb}m",
                 "-XX:+UseG1GC",
                 "-XX:MaxGCPauseMillis=20",
+                # As Kafka's documentation has it; a request of more than half a region has the
+                # collector go through all of the heap.
+                *(["-XX:G1HeapRegionSize=16m"] if self._heap_mb >= _LARGE_HEAP_MB else []),
                 f"-Dlog4j2.configurationFile={node.folder / 'log4j2.properties'}",
                 "kafka.Kafka",
                 str(node.folder / "server.properties"),

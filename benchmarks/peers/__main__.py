@@ -3,9 +3,9 @@
     make bench-peers
 
 Each system reads the same topic of eight partitions through one process on one core, all its
-threads included; the broker and this program have the other. Runs are interleaved: each round
-makes each measurement of every system once. The table and the plot also go to build/bench-peers/.
-The last line is one JSON object.
+threads included; the broker and this program have the other, and all data lie in memory. Runs are
+interleaved: each round makes each measurement of every system once. The table and the plot also go
+to build/bench-peers/. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.peers.harness import Harness, Pace, PeerError, Subject
 from benchmarks.peers.load import HotLoad
 from benchmarks.peers.registry import JOBS, cache, peers
 from benchmarks.peers.report import Results
+from benchmarks.scratch import in_memory
 from benchmarks.throughput import cores
 from streams.broker import Cluster
 
@@ -86,7 +87,8 @@ def main() -> None:
     )
     # Its clients find topics missing that were deleted on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    with Cluster(heap_mb=1024, progress=print) as cluster, Harness(cluster.bootstrap) as harness:
+    print(in_memory(), flush=True)
+    with Cluster(heap_mb=2048, progress=print) as cluster, Harness(cluster.bootstrap) as harness:
         for number in range(options.runs):
             for name in (each for each in MEASUREMENTS if each in options.only):
                 if name == "check" and number:
