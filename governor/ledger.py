@@ -39,6 +39,7 @@ from governor.holding import DONE, FULL, NARROW, UNHEARD, Governing, Spoken
 from governor.image import Image, image_of, put_back
 from governor.kept import HARD_LIMIT
 from governor.labels import Labels
+from governor.memory import put_together
 from governor.policy import Cap, Policy, Spacing
 from governor.records import Records
 from governor.rows import (
@@ -253,6 +254,7 @@ class Ledger:
                 break
             if code == FULL:
                 self._make_room(2 * MAX_ID_BYTES)
+                self.tidy()
             elif code == NARROW:
                 narrow = 2 * len(scratch.found)
             elif code == UNHEARD:
@@ -462,14 +464,16 @@ class Ledger:
         return count
 
     def tidy(self) -> bool:
-        """Move rows together if an eighth of their memory lies unused between them; whether it was
-        done. It takes some milliseconds for a hundred thousand rows. Nobody has to: the ledger does
-        it itself where it is a quarter.
+        """Move rows together if an eighth of their memory lies unused between them, or put an array
+        that has become large onto large pages; whether there was something to do.
+
+        One call takes up to some tens of milliseconds. Nobody has to: where a quarter is unused the
+        ledger moves rows itself, and small pages are only slower.
         """
-        if not rows.wasteful(self._rows, _MAY_TIDY):
-            return False
-        self._rows = rows.compact(self._rows)
-        return True
+        if rows.wasteful(self._rows, _MAY_TIDY):
+            self._rows = rows.compact(self._rows)
+            return True
+        return any(put_together(array) for array in self._rows)
 
     def image(self) -> Image:
         """A copy of all that it holds, to `restore` another ledger from."""

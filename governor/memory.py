@@ -6,8 +6,8 @@ had: of a hundred bytes that rows took, the process had given a third to holes.
 
 Arrays of many megabytes are on huge pages where the system has them, or half the time of a look at
 a row anywhere goes into finding its page. The last page of each is begun and not full, which is
-why small arrays are not. An array that was small before has small pages already, which are put
-together when it has grown.
+why small arrays are not. An array that was small before has small pages already; `put_together`
+makes them huge ones, which takes tens of milliseconds and can wait.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["longer", "zeros"]
+__all__ = ["longer", "put_together", "zeros"]
 
 MAPPED_FROM = 1 << 20
 """Bytes from which on an array has a mapping of its own."""
@@ -56,38 +56,54 @@ def longer(array: NDArray, length: int) -> NDArray:  # type: ignore[type-arg]
     """
     shape = (length, *array.shape[1:])
     mapping = array.base
-    if isinstance(mapping, mmap.mmap) and length * array.strides[0] <= _room(mapping):
+    if isinstance(mapping, _Mapping) and length * array.strides[0] <= _room(mapping):
+        if array.nbytes < HUGE_FROM <= length * array.strides[0]:
+            mapping.small = array.nbytes
         return _placed(mapping, shape, array.dtype)
     out = zeros(shape, array.dtype)
     out[: len(array)] = array
     return out
 
 
-def _mapping(size: int) -> mmap.mmap:
+def put_together(array: NDArray) -> bool:  # type: ignore[type-arg]
+    """Put small pages that an array has from when it was small together; whether it had any."""
+    mapping = array.base
+    if not isinstance(mapping, _Mapping) or not mapping.small:
+        return False
+    with suppress(OSError):  # the kernel has none of it, or no such page free: as it was
+        mapping.madvise(_COLLAPSE, _start(mapping), -(-mapping.small // HUGE_PAGE) * HUGE_PAGE)
+    mapping.small = 0
+    return True
+
+
+class _Mapping(mmap.mmap):
+    small = 0
+    """Bytes at its start that are on small pages though the array has become large."""
+
+
+def _mapping(size: int) -> _Mapping:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        return mmap.mmap(-1, ROOM * size + HUGE_PAGE, flags | _NO_RESERVE)
+        return _Mapping(-1, ROOM * size + HUGE_PAGE, flags | _NO_RESERVE)
     except (OSError, OverflowError):  # address space is limited, or memory is not overcommitted
-        return mmap.mmap(-1, size + HUGE_PAGE, flags)
+        return _Mapping(-1, size + HUGE_PAGE, flags)
 
 
-def _start(mapping: mmap.mmap) -> int:
+def _start(mapping: _Mapping) -> int:
     """The first place in a mapping where a huge page can begin."""
     whole = np.frombuffer(mapping, np.uint8)
     return int(-whole.ctypes.data % HUGE_PAGE)
 
 
-def _room(mapping: mmap.mmap) -> int:
+def _room(mapping: _Mapping) -> int:
     return len(mapping) - _start(mapping)
 
 
-def _placed(mapping: mmap.mmap, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+def _placed(mapping: _Mapping, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
     """An array at the start of a mapping, on huge pages if it is large."""
     start = _start(mapping)
     array = np.ndarray(shape, kind, buffer=mapping, offset=start)
     if array.nbytes >= HUGE_FROM and _HUGE is not None:
-        whole = array.nbytes // HUGE_PAGE * HUGE_PAGE
-        for advice in (_HUGE, _COLLAPSE):
-            with suppress(OSError):  # the kernel has none of it, or no such page free: as it was
-                mapping.madvise(advice, start, whole)
+        with suppress(OSError):  # the kernel has none of it
+            mapping.madvise(_HUGE, start, array.nbytes // HUGE_PAGE * HUGE_PAGE)
     return array

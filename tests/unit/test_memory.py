@@ -51,3 +51,16 @@ def test_where_address_space_is_short_an_array_has_no_room_to_grow(
     longer = memory.longer(array, 1 << 19)
     assert longer[: 1 << 18].all()
     assert not longer[1 << 18 :].any()
+
+
+def test_an_array_that_becomes_large_is_put_together_once_and_holds_what_it_held() -> None:
+    array = memory.zeros((memory.HUGE_FROM // 16,), np.int64)
+    array[:] = np.arange(len(array))
+    assert not memory.put_together(array)
+    longer = memory.longer(array, 3 * len(array))
+    assert memory.put_together(longer)
+    assert not memory.put_together(longer)
+    assert np.array_equal(longer[: len(array)], np.arange(len(array)))
+    assert not longer[len(array) :].any()
+    assert not memory.put_together(memory.zeros((memory.HUGE_FROM,), np.uint8))
+    assert not memory.put_together(np.zeros(3))
