@@ -100,10 +100,10 @@ def _counted(apply: Callable[..., Any]) -> Callable[..., Any]:
 def _marked(send: Callable[..., Any]) -> Callable[..., Any]:
     """Framing rows is the changelog's, framing decisions and dead letters is producing."""
 
-    async def run(self: Any, outgoing: Any) -> Any:
+    async def run(self: Any, outgoing: Any, **options: Any) -> Any:
         rows = any(tp.topic.endswith("ledger") for tp in outgoing)
         _sending.set("changelog" if rows else "produce")
-        return await send(self, outgoing)
+        return await send(self, outgoing, **options)
 
     return run
 
