@@ -57,7 +57,7 @@ def longer(array: NDArray, length: int) -> NDArray:  # type: ignore[type-arg]
     shape = (length, *array.shape[1:])
     mapping = array.base
     if isinstance(mapping, _Mapping) and length * array.strides[0] <= _room(mapping):
-        if array.nbytes < HUGE_FROM <= length * array.strides[0]:
+        if _HUGE is not None and array.nbytes < HUGE_FROM <= length * array.strides[0]:
             mapping.small = array.nbytes
         return _placed(mapping, shape, array.dtype)
     out = zeros(shape, array.dtype)

@@ -8,7 +8,8 @@ A flush takes what changed and sends, each step acknowledged before the next:
 
 A crash between 1 and 2 repeats decisions, which are the same; rows before decisions would let it
 lose them, as the replay would find nothing changed. While a flush is under way the agents go on;
-what they change goes with the next. An error of Kafka's stops the worker with nothing acked.
+what they change goes with the next. An error of Kafka's stops the worker, and nothing of that flush
+is acked.
 
 No decision waits for rows: the next flush begins when the decisions of the one before are
 acknowledged. Rows follow in the order in which they were taken, those of all flushes that wait in
