@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from benchmarks.impressions import Traffic
 from benchmarks.load import preload
-from benchmarks.running import Worker
+from benchmarks.running import WAIT_SECONDS, Worker
 from governor.policy import load
 from streams import policy_topic
 from streams.broker import Cluster
@@ -122,6 +122,8 @@ def _follow(worker: Worker, done: Callable[[float], bool]) -> Course:
     first = last = worker.acknowledged()
     pause = 0.0
     while not done(time.perf_counter() - began):
+        if time.perf_counter() - began > WAIT_SECONDS:
+            raise SystemExit(f"not done after {WAIT_SECONDS:.0f} s")
         time.sleep(LOOK_SECONDS)
         count, now = worker.acknowledged(), time.perf_counter()
         pause = max(pause, now - moved)

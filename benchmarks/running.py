@@ -22,7 +22,7 @@ from streams.logs import said
 from streams.settings import load_settings
 from streams.topics import ensure
 
-__all__ = ["Worker", "fresh"]
+__all__ = ["WAIT_SECONDS", "Worker", "fresh"]
 
 WAIT_SECONDS = 300.0
 
