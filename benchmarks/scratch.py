@@ -1,18 +1,33 @@
-"""Where a broker and the systems at it keep their files while they are measured."""
+"""The memory that systems and their broker have while they are measured, and for their files."""
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import tempfile
+import threading
+import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+import numpy as np
 import psutil
 
-__all__ = ["in_memory"]
+__all__ = ["WrittenMemory", "in_memory"]
 
 MEMORY = Path("/dev/shm")
 WANTED = 12 << 30
-"""Bytes: logs of some gigabytes, and those just deleted, which Kafka keeps for a minute."""
+"""Bytes: logs of some gigabytes, and what deleted and compacted ones leave for a while."""
+
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+CHUNK = 128 << 20
+PAGE = 4096
+LEFT = 512 << 20
+"""Bytes that are not taken."""
+READY = 1 << 30
+"""Bytes that are free at any time, as long as there are chunks to let go of."""
+LOOK_SECONDS = 0.1
 
 
 def in_memory() -> str:
@@ -29,3 +44,54 @@ def in_memory() -> str:
         return f"data lie in {tempfile.gettempdir()}: {MEMORY} has no {WANTED >> 30} GiB free"
     tempfile.tempdir = str(MEMORY)
     return f"data lie in memory ({MEMORY})"
+
+
+class WrittenMemory:
+    """Has all free memory written to once, and lets go of it as others need it.
+
+    The memory of a virtual machine is the host's until it is first written to, and again some
+    seconds after it was freed: a megabyte took 2.7 ms to write to for the first time where it took
+    0.3 ms again, and a broker that takes in 160 MB a second half its core for that. That is the
+    machine's delay as well. Nothing is taken where a limit is set, which would be met.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[mmap.mmap] = []
+        self._taking = threading.Lock()
+        self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._keeper.join()
+        while self._chunks:
+            self._chunks.pop().close()
+
+    def take(self) -> str:
+        """Write to all that is free; says what was done. Takes 3 s for 1 GiB at worst."""
+        if LIMIT.exists() and LIMIT.read_text().strip() != "max":
+            return f"memory is not written to ahead: {LIMIT} sets a limit"
+        began, before = time.perf_counter(), len(self._chunks)
+        with self._taking:
+            while psutil.virtual_memory().free > LEFT + CHUNK:
+                chunk = mmap.mmap(-1, CHUNK)
+                chunk.madvise(mmap.MADV_HUGEPAGE)
+                np.frombuffer(chunk, np.uint8)[::PAGE] = 1
+                self._chunks.append(chunk)
+        taken = (len(self._chunks) - before) * CHUNK / (1 << 30)
+        return f"{taken:.1f} GiB of memory written to ahead in {time.perf_counter() - began:.0f} s"
+
+    def _keep(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            with self._taking:
+                while self._chunks and psutil.virtual_memory().free < READY:
+                    self._chunks.pop().close()

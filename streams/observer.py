@@ -36,7 +36,7 @@ SLICE_ROWS = 2_000
 SLICE_HISTORIES = 50
 """Histories made at a time: two milliseconds."""
 
-SHARE = 0.05
+SHARE = 0.02
 """Of the time, that goes into telling of people: all at once, a round would hold up decisions."""
 
 

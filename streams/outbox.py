@@ -179,7 +179,7 @@ class Outbox(Service):
             FencedError: a partition is another worker's.
             aiokafka.errors.KafkaError: some may not have been written.
         """
-        await self._producer.send(outgoing)
+        await self._producer.send({tp: [records] for tp, records in outgoing.items()})
 
     async def add(
         self,
@@ -382,12 +382,12 @@ class Outbox(Service):
         """What goes to other partitions, dead letters and decisions, acknowledged."""
         await failpoint("flush.before_decisions")
         dead = {
-            self._tp("deadletters", partition): Records.of(letters)
+            self._tp("deadletters", partition): [Records.of(letters)]
             for partition, letters in pending.dead.items()
         }
         decisions = {self._tp("decisions", p): one.decisions for p, one in taken.items()}
         written, _, _ = await asyncio.gather(
-            self._send(dead | decisions),
+            self._send(dead | {tp: [records] for tp, records in decisions.items()}),
             self._forwarder.send(pending.forwards),
             self._observer.flushing(taken),
         )
@@ -410,7 +410,7 @@ class Outbox(Service):
         if not rows:
             return
         await failpoint("flush.before_rows")
-        ends = await self._send({tp: Records.joined(each) for tp, each in rows.items()}, aside=True)
+        ends = await self._send(rows, aside=True)
         for tp, end in ends.items():
             self._store().written(tp.partition, end.offset)
         await failpoint("flush.after_rows")
@@ -426,7 +426,7 @@ class Outbox(Service):
         await failpoint("flush.after_ack")
 
     async def _send(
-        self, outgoing: Mapping[TopicPartition, Records], *, aside: bool = False
+        self, outgoing: Mapping[TopicPartition, Sequence[Records]], *, aside: bool = False
     ) -> dict[TopicPartition, Written]:
         """One step of a flush; where the last records are."""
         return await self._producer.send(outgoing, aside=aside)

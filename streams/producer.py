@@ -16,10 +16,11 @@ import asyncio
 import logging
 import struct
 import time
+from asyncio import StreamWriter
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -40,7 +41,7 @@ from streams.settings import Settings
 from streams.topics import connection
 from streams.wire import Frame, build, seal
 
-__all__ = ["Producer", "WholeProduceRequest", "Written"]
+__all__ = ["PiecewiseClient", "PiecewiseProduceRequest", "Producer", "Written"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ _ONE_LAYOUT_FROM = 3
 """From this version on a produce request is laid out alike, up to the newest of aiokafka."""
 _REQUEST = struct.Struct(">hhii")  # length of no transactional id, acks, timeout, topics
 _PARTITION = struct.Struct(">ii")  # partition, length of its batch
+_LEAST_PIECEWISE = 64 * 1024
+"""Bytes of a request that is not rather put together: each piece is a call of the system."""
 _SHORT, _INT = struct.Struct(">h"), struct.Struct(">i")
 
 _OK, _DUPLICATE = 0, 46
@@ -105,7 +108,7 @@ class Producer:
 
     async def start(self) -> None:
         """Connect."""
-        self._connected = AIOKafkaClient(
+        self._connected = PiecewiseClient(
             **connection(self._settings),
             client_id=f"{self._settings.group}-outbox",
             request_timeout_ms=TIMEOUT_MS,
@@ -146,7 +149,7 @@ class Producer:
         await self._fence(old)
 
     async def send(
-        self, outgoing: Mapping[TopicPartition, Records], *, aside: bool = False
+        self, outgoing: Mapping[TopicPartition, Sequence[Records]], *, aside: bool = False
     ) -> dict[TopicPartition, Written]:
         """Send records and wait until all are acknowledged by all replicas in sync.
 
@@ -154,7 +157,7 @@ class Producer:
         the same partition of a topic meanwhile.
 
         Args:
-            outgoing: what goes to the partitions of topics.
+            outgoing: what goes to the partitions of topics, in order.
             aside: over a connection of its own. Kafka answers one request of a connection after
                 the other; what is sent aside holds nothing up.
 
@@ -167,11 +170,14 @@ class Producer:
         """
         stamp = int(self._now() * 1000)
         waiting = []
-        for tp, records in outgoing.items():
-            if len(records):
-                stamped = replace(records, timestamp=np.full(len(records), stamp, np.int64))
-                frames = deque(build(stamped, max_bytes=MAX_BATCH_BYTES))
-                waiting.append(_Outgoing(tp, frames))
+        for tp, parts in outgoing.items():
+            stamped = [
+                replace(part, timestamp=np.full(len(part), stamp, np.int64))
+                for part in parts
+                if len(part)
+            ]
+            if stamped:
+                waiting.append(_Outgoing(tp, deque(build(*stamped, max_bytes=MAX_BATCH_BYTES))))
         sent = waiting
         group = ConnectionGroup.COORDINATION if aside else ConnectionGroup.DEFAULT
         patience = Patience("writing to Kafka", self._check)
@@ -195,11 +201,11 @@ class Producer:
             for partition, identity in zip(partitions, new, strict=True):
                 self._owned[partition] = _Owned(identity, time.monotonic())
                 text = b"%d %d" % (identity.producer, identity.epoch)
-                fences[self._tp("ledger", partition)] = Records.of([(FENCE_KEY, text, 0)])
+                fences[self._tp("ledger", partition)] = [Records.of([(FENCE_KEY, text, 0)])]
                 # Readers hold it for the withdrawal of a decision that nobody has.
-                fences[self._tp("decisions", partition)] = Records.of([(b"", None, 0)])
+                fences[self._tp("decisions", partition)] = [Records.of([(b"", None, 0)])]
                 if partition == 0:  # whose owner makes the curves
-                    fences[self._tp("curves", 0)] = Records.of([(FENCE_KEY, text, 0)])
+                    fences[self._tp("curves", 0)] = [Records.of([(FENCE_KEY, text, 0)])]
             await self.send(fences)
             # On to the next producer id, now that this one's earlier epochs are fenced.
             partitions = {
@@ -241,7 +247,7 @@ class Producer:
                 break
             asked[one.tp] = one
             topics[one.tp.topic].append((one.tp.partition, self._sealed(one)))
-        request = WholeProduceRequest(
+        request = PiecewiseProduceRequest(
             transactional_id=None,
             required_acks=-1,
             timeout=TIMEOUT_MS * 4 // 5,
@@ -323,9 +329,9 @@ class Producer:
             self._owned[partition] = _Owned(identity, time.monotonic())
 
 
-class WholeProduceRequest(ProduceRequest):
-    """aiokafka's request, put together in one go: its encoder copies batches once for each level
-    that they are nested in."""
+class PiecewiseProduceRequest(ProduceRequest):
+    """aiokafka's request, whose batches are not copied: its encoder copies them once for each level
+    that they are nested in, and its connection twice more."""
 
     def build(self, request_struct_class: type[ProduceRequestStruct]) -> ProduceRequestStruct:
         made = super().build(request_struct_class)
@@ -333,16 +339,57 @@ class WholeProduceRequest(ProduceRequest):
             vars(made)["encode"] = self._encoded
         return made
 
-    def _encoded(self) -> bytes:
-        parts: list[bytes | bytearray] = [
-            _REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics))
-        ]
+    def _encoded(self) -> bytes | _Pieces:
+        head = _REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics))
+        pieces: list[bytes | bytearray] = []
         for topic, partitions in self._topics:
             name = topic.encode()
-            parts += (_SHORT.pack(len(name)), name, _INT.pack(len(partitions)))
+            head += _SHORT.pack(len(name)) + name + _INT.pack(len(partitions))
             for partition, batch in partitions:
-                parts += (_PARTITION.pack(partition, len(batch)), batch)
-        return b"".join(parts)
+                pieces += (head + _PARTITION.pack(partition, len(batch)), batch)
+                head = b""
+        if head:
+            pieces.append(head)
+        if sum(map(len, pieces)) < _LEAST_PIECEWISE:
+            return b"".join(pieces)
+        return _Pieces(pieces)
+
+
+class _Pieces:
+    """What aiokafka puts its header in front of, and hands to the connection."""
+
+    def __init__(self, pieces: Sequence[bytes | bytearray]) -> None:
+        self.pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __radd__(self, before: bytes) -> _Pieces:
+        return _Pieces([before + self.pieces[0], *self.pieces[1:]])
+
+
+class _PiecewiseWriter:
+    """A connection's writer that takes `_Pieces` as well."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def write(self, data: bytes | _Pieces) -> None:
+        for piece in data.pieces if isinstance(data, _Pieces) else (data,):
+            self._writer.write(memoryview(piece))  # of bytes asyncio would copy what is left
+
+
+class PiecewiseClient(AIOKafkaClient):
+    """aiokafka's client, for `PiecewiseProduceRequest`."""
+
+    async def _get_conn(self, *arguments: Any, **options: Any) -> Any:
+        made = await super()._get_conn(*arguments, **options)
+        if made is not None and type(made._writer) is StreamWriter:  # noqa: SLF001
+            made._writer = _PiecewiseWriter(made._writer)  # noqa: SLF001
+        return made
 
 
 class _Owned:

@@ -125,6 +125,11 @@ def parse(
     return _records(np.frombuffer(whole, np.uint8), wanted, fetch_offset), next_offset
 
 
+def _checksum(view: memoryview) -> int:
+    # The library takes bytes, or arrays, which it need not copy.
+    return int(crc32c(np.frombuffer(view, np.uint8)))
+
+
 def _heads(view: memoryview, check_crcs: bool) -> Iterator[_Head]:
     """The batches that are there in full."""
     at = 0
@@ -144,7 +149,7 @@ def _heads(view: memoryview, check_crcs: bool) -> Iterator[_Head]:
             raise CorruptBatch(f"batch at offset {base_offset}: its length is {length}")
         (_, _, _, _, crc, attributes, last_delta, first_timestamp, max_timestamp, producer, _, _,
          count) = _HEADER.unpack_from(view, at)  # fmt: skip
-        if check_crcs and crc32c(view[at + _SUMMED_AT : end].tobytes()) != crc:
+        if check_crcs and _checksum(view[at + _SUMMED_AT : end]) != crc:
             raise CorruptBatch(f"batch at offset {base_offset}: its checksum is wrong")
         if not (0 <= base_offset < _FAR and last_delta >= 0 and count >= 0) or not (
             -_FAR < first_timestamp < _FAR
@@ -294,32 +299,44 @@ def _read(
     return row, -1
 
 
-def build(records: Records, *, max_bytes: int) -> list[Frame]:
-    """Frame records, in order, as uncompressed batches of at most `max_bytes` with the header.
+def build(*parts: Records, max_bytes: int) -> list[Frame]:
+    """Frame records, in order and those of one part after those of the one before, as uncompressed
+    batches of at most `max_bytes` with the header.
 
     A record that is larger alone gets a batch of its own, which the broker may refuse.
     """
-    rows = len(records)
-    cuts = np.empty(rows + 1, np.int64)
-    sizes = np.empty(rows, np.int64)
-    count = _cut(records.timestamp, records.key_size, records.value_size, max_bytes, cuts, sizes)
+    begins = np.cumsum([0, *map(len, parts)]).tolist()
+    timestamp, key_size, value_size = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("timestamp", "key_size", "value_size")
+    )
+    cuts = np.empty(begins[-1] + 1, np.int64)
+    sizes = np.empty(begins[-1], np.int64)
+    count = _cut(timestamp, key_size, value_size, max_bytes, cuts, sizes)
     frames = []
     for i in range(count):
         first, last = int(cuts[i]), int(cuts[i + 1])
+        begun = int(timestamp[first])
         buffer = bytearray(int(sizes[i]))
-        _write(
-            records.buffer,
-            records.timestamp,
-            records.key_start,
-            records.key_size,
-            records.value_start,
-            records.value_size,
-            first,
-            last,
-            np.frombuffer(buffer, np.uint8),
-        )
-        timestamps = records.timestamp[first:last]
-        frames.append(Frame(buffer, last - first, int(timestamps[0]), int(timestamps.max())))
+        out, at = np.frombuffer(buffer, np.uint8), _HEADER_SIZE
+        for part, begin in zip(parts, begins, strict=False):
+            lowest, highest = max(first - begin, 0), min(last - begin, len(part))
+            if lowest < highest:
+                at = _write(
+                    part.buffer,
+                    part.timestamp,
+                    part.key_start,
+                    part.key_size,
+                    part.value_start,
+                    part.value_size,
+                    lowest,
+                    highest,
+                    begun,
+                    begin - first,
+                    out,
+                    at,
+                )
+        frames.append(Frame(buffer, last - first, begun, int(timestamp[first:last].max())))
     return frames
 
 
@@ -415,13 +432,16 @@ def _write(
     value_size: NDArray[np.int64],
     first: int,
     last: int,
+    begun: int,
+    shift: int,
     out: NDArray[np.uint8],
-) -> None:
-    """Write the rows from `first` to `last` behind the header space of `out`."""
-    at = _HEADER_SIZE
+    at: int,
+) -> int:
+    """Write the rows from `first` to `last` to `out` from `at` on, in a batch whose first timestamp
+    is `begun` and where row 0 has the place `shift`; where they end."""
     for row in range(first, last):
-        timestamp_delta = timestamp[row] - timestamp[first]
-        offset_delta = integer(row - first)
+        timestamp_delta = timestamp[row] - begun
+        offset_delta = integer(row + shift)
         key = key_size[row]
         value = value_size[row]
         at = _put_varint(out, at, integer(_body_size(timestamp_delta, offset_delta, key, value)))
@@ -434,6 +454,7 @@ def _write(
         at = _copy(buffer, value_start[row], max(value, 0), out, at)
         out[at] = 0  # no headers
         at += 1
+    return at
 
 
 def seal(
@@ -460,8 +481,7 @@ def seal(
         base_sequence,
         frame.count,
     )
-    summed = memoryview(frame.buffer)[_SUMMED_AT:].tobytes()
-    _CRC.pack_into(frame.buffer, _CRC_AT, crc32c(summed))
+    _CRC.pack_into(frame.buffer, _CRC_AT, _checksum(memoryview(frame.buffer)[_SUMMED_AT:]))
     return frame.buffer
 
 

@@ -27,7 +27,7 @@ from benchmarks.peers.harness import Harness, Pace, PeerError, Subject
 from benchmarks.peers.load import HotLoad
 from benchmarks.peers.registry import JOBS, cache, peers
 from benchmarks.peers.report import Results
-from benchmarks.scratch import in_memory
+from benchmarks.scratch import WrittenMemory, in_memory
 from benchmarks.throughput import cores
 from streams.broker import Cluster
 
@@ -87,8 +87,12 @@ def main() -> None:
     )
     # Its clients find topics missing that were deleted on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    print(in_memory(), flush=True)
-    with Cluster(heap_mb=2048, progress=print) as cluster, Harness(cluster.bootstrap) as harness:
+    print(f"{in_memory()}; all that is free is written to first, for up to a minute", flush=True)
+    with (
+        WrittenMemory() as memory,
+        Cluster(heap_mb=2048, progress=print) as cluster,
+        Harness(cluster.bootstrap) as harness,
+    ):
         for number in range(options.runs):
             for name in (each for each in MEASUREMENTS if each in options.only):
                 if name == "check" and number:
@@ -100,6 +104,7 @@ def main() -> None:
                             of.failed[f"run 1, {name}"] = "no time was left (--minutes)"
                         continue
                     for what, measure in measurements[name](harness, of, load_, options.quick):
+                        memory.take()
                         _try(of, f"run {number + 1}, {what}", measure)
                 _save(results)
     print(f"\n{report.table(results)}\n\nwritten to {os.path.relpath(OUTPUT)}/\n")

@@ -13,11 +13,10 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.client import AIOKafkaClient
-from aiokafka.protocol.produce import ProduceRequest
 
 from benchmarks.peers.load import HotLoad
 from governor.records import Records
+from streams.producer import PiecewiseClient, PiecewiseProduceRequest
 from streams.wire import Frame, build, seal
 
 __all__ = ["Answer", "clear", "create", "pace", "prepare", "read", "size", "watcher"]
@@ -135,7 +134,7 @@ async def pace(
     is not how a broker that shares its core with this program copes with many small ones; so many
     wait for their answers as Kafka's own producers allow.
     """
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    client = PiecewiseClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     await client.set_topics([topic])
     (leader,) = {client.cluster.leader_for_partition(tp) for tp in _parts(client, topic)}
@@ -163,13 +162,13 @@ async def pace(
     return sent, late
 
 
-def _parts(client: AIOKafkaClient, topic: str) -> list[TopicPartition]:
+def _parts(client: PiecewiseClient, topic: str) -> list[TopicPartition]:
     partitions = client.cluster.partitions_for_topic(topic) or ()
     return [TopicPartition(topic, partition) for partition in partitions]
 
 
 async def _produce(
-    client: AIOKafkaClient,
+    client: PiecewiseClient,
     leader: int,
     topic: str,
     tick: Mapping[int, list[Frame]],
@@ -185,7 +184,7 @@ async def _produce(
                 (p, seal(replace(one, first_timestamp=stamp, max_timestamp=stamp), -1, -1, -1))
                 for p, one in some.items()
             ]
-            request = ProduceRequest(
+            request = PiecewiseProduceRequest(
                 transactional_id=None, required_acks=-1, timeout=30_000, topics=[(topic, batches)]
             )
             answer = await client.send(leader, request)

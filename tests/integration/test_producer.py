@@ -60,7 +60,7 @@ def begin(deployment: Deployment) -> Begin:
 
 def outgoing(deployment: Deployment, *keys: str, topics: tuple[str, ...] = ("ledger",)) -> Any:
     records = Records.of([(key.encode(), b"v", 0) for key in keys])
-    return {TopicPartition(deployment.topic(topic), 0): records for topic in topics}
+    return {TopicPartition(deployment.topic(topic), 0): [records] for topic in topics}
 
 
 def keys(deployment: Deployment, topic: str = "ledger") -> list[str]:
@@ -162,6 +162,27 @@ def test_a_sequence_that_the_leader_does_not_know_is_begun_again(
     assert keys(deployment) == keys(deployment, "decisions") == ["a", "b"]
 
 
+def test_large_requests_arrive_whole(deployment: Deployment, begin: Begin) -> None:
+    names = [f"key {n}" for n in range(3_000)]
+    parts = [
+        Records.of([(name.encode(), name.encode() * 300, 0) for name in names[first::3]])
+        for first in range(3)
+    ]
+
+    async def exchange() -> None:
+        async with begin() as producer:
+            await producer.take_over([0, 1])
+            topic = deployment.topic("ledger")
+            await producer.send({TopicPartition(topic, p): parts for p in (0, 1)})
+
+    run(exchange())
+    written = [one for one in deployment.read("ledger") if one.key and one.key != b"f"]
+    for partition in (0, 1):
+        found = [(one.key, one.value) for one in written if one.partition == partition]
+        wanted = [name.encode() for first in range(3) for name in names[first::3]]
+        assert found == [(name, name * 300) for name in wanted]
+
+
 def test_a_record_too_large_names_the_topics_setting(deployment: Deployment, begin: Begin) -> None:
     async def exchange() -> None:
         async with begin() as producer:
@@ -169,7 +190,7 @@ def test_a_record_too_large_names_the_topics_setting(deployment: Deployment, beg
             large = Records.of([(b"a", bytes(5 * 1024 * 1024), 0)])
             tp = TopicPartition(deployment.topic("decisions"), 0)
             with pytest.raises(MessageSizeTooLargeError, match=r"max\.message\.bytes"):
-                await producer.send({tp: large})
+                await producer.send({tp: [large]})
 
     run(exchange())
 

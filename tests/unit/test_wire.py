@@ -1,6 +1,7 @@
 """Record batches read and written, against aiokafka's own code for the same format."""
 
 import contextlib
+import io
 import os
 import random
 import struct
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.records import Records
-from streams.producer import WholeProduceRequest
+from streams import producer as sending
+from streams.producer import PiecewiseProduceRequest
 from streams.wire import CorruptBatch, PreparedBatch, build, parse
 
 NOW = 1_763_000_000_000
@@ -125,18 +127,33 @@ def test_joined_records_are_those_of_all_parts(parts: list[list[Triple]]) -> Non
     assert found == [triple for part in parts for triple in part]
 
 
+@given(st.lists(some_records, min_size=1, max_size=4), st.integers(HEADER_SIZE, 1000))
+def test_builds_of_parts_what_it_builds_of_all_in_one(
+    parts: list[list[Triple]], max_bytes: int
+) -> None:
+    whole = build(Records.of([triple for part in parts for triple in part]), max_bytes=max_bytes)
+    assert build(*map(Records.of, parts), max_bytes=max_bytes) == whole
+
+
+@pytest.mark.parametrize("least", [0, 1 << 30], ids=["in pieces", "in one"])
 @pytest.mark.parametrize("version", range(8))
 @given(st.dictionaries(st.text(max_size=9), st.dictionaries(st.integers(0, 99), st.binary())))
 def test_a_produce_request_is_encoded_as_aiokafka_encodes_it(
-    version: int, batches: dict[str, dict[int, bytes]]
+    least: int, version: int, batches: dict[str, dict[int, bytes]]
 ) -> None:
     topics = [(topic, list(each.items())) for topic, each in batches.items()]
     ours, theirs = (
         made(transactional_id=None, required_acks=-1, timeout=8000, topics=topics)
-        for made in (WholeProduceRequest, ProduceRequest)
+        for made in (PiecewiseProduceRequest, ProduceRequest)
     )
     versions = {ProduceRequest.API_KEY: (0, version)}
-    assert ours.prepare(versions).encode() == theirs.prepare(versions).encode()
+    written = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sending, "_LEAST_PIECEWISE", least)
+        request = b"size" + (b"header" + ours.prepare(versions).encode())
+    sending._PiecewiseWriter(written).write(request)
+    assert written.getvalue() == b"sizeheader" + theirs.prepare(versions).encode()
+    assert len(request) == len(written.getvalue())
 
 
 def test_builds_from_a_selection_of_rows() -> None:
