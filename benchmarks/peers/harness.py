@@ -35,6 +35,8 @@ FIRST_SECONDS = 180.0
 """How long the first answer may take."""
 QUIET_SECONDS = 4.0
 """After how long without a new answer the output is looked at."""
+DEAD_SECONDS = 0.5
+"""For how long a broker may still append what a killed process had sent: none starts sooner."""
 STALLED_SECONDS = 60.0
 """After how long it is taken as all that will come."""
 
@@ -198,7 +200,7 @@ class Harness:
         decided: dict[int, int] = {}
         for at, event, _until in _decisions(subject, load, found):
             decided[event] = min(decided.get(event, at), at)
-        fresh = [at for at in decided.values() if at > killed * 1000]
+        fresh = [at for at in decided.values() if at > (killed + DEAD_SECONDS) * 1000]
         if not fresh:
             raise PeerError("it had finished before it was killed: give it more events")
         return Recovery(min(fresh) / 1000 - killed, verdict)
