@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,11 +22,10 @@ MEMORY = Path("/dev/shm")
 WANTED = 12 << 30
 """Bytes: logs of some gigabytes, and what deleted and compacted ones leave for a while."""
 
-LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUP = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 CHUNK = 128 << 20
 PAGE = 4096
-LEFT = 512 << 20
-"""Bytes that are not taken."""
 READY = 1 << 30
 """Bytes that are free at any time, as long as there are chunks to let go of."""
 LOOK_SECONDS = 0.1
@@ -77,17 +78,18 @@ class WrittenMemory:
             self._chunks.pop().close()
 
     def take(self) -> str:
-        """Write to all that is free; says what was done. Takes 3 s for 1 GiB at worst."""
-        if LIMIT.exists() and LIMIT.read_text().strip() != "max":
-            return f"memory is not written to ahead: {LIMIT} sets a limit"
-        began, before = time.perf_counter(), len(self._chunks)
+        """Write to all that is free but `READY`; says what was done. At worst 3 s for 1 GiB."""
+        if any(limit < psutil.virtual_memory().total for limit in _limits()):
+            return "memory is not written to ahead: this process has a limit, which would be met"
+        began = time.perf_counter()
         with self._taking:
-            while psutil.virtual_memory().free > LEFT + CHUNK:
-                chunk = mmap.mmap(-1, CHUNK)
-                chunk.madvise(mmap.MADV_HUGEPAGE)
-                np.frombuffer(chunk, np.uint8)[::PAGE] = 1
-                self._chunks.append(chunk)
-        taken = (len(self._chunks) - before) * CHUNK / (1 << 30)
+            before = len(self._chunks)
+            while psutil.virtual_memory().free >= READY + CHUNK:
+                try:
+                    self._chunks.append(_written())
+                except OSError:  # the system promises no more than it has
+                    break
+            taken = (len(self._chunks) - before) * CHUNK / (1 << 30)
         return f"{taken:.1f} GiB of memory written to ahead in {time.perf_counter() - began:.0f} s"
 
     def _keep(self) -> None:
@@ -95,3 +97,29 @@ class WrittenMemory:
             with self._taking:
                 while self._chunks and psutil.virtual_memory().free < READY:
                     self._chunks.pop().close()
+
+
+def _written() -> mmap.mmap:
+    chunk = mmap.mmap(-1, CHUNK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without large pages
+        chunk.madvise(mmap.MADV_HUGEPAGE)
+    np.frombuffer(chunk, np.uint8)[::PAGE] = 1
+    return chunk
+
+
+def _limits() -> Iterator[int]:
+    """Bytes of memory that this process' control groups may have, of either version."""
+    for line in CGROUP.read_text().splitlines() if CGROUP.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            base, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        elif not controllers:
+            base, name = CGROUPS, "memory.max"
+        else:
+            continue
+        own = base / path.lstrip("/")
+        for folder in {base, own, *own.parents}:
+            if folder.is_relative_to(base) and (folder / name).exists():
+                text = (folder / name).read_text().strip()
+                if text != "max":
+                    yield int(text)

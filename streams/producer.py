@@ -16,7 +16,6 @@ import asyncio
 import logging
 import struct
 import time
-from asyncio import StreamWriter
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,8 +60,8 @@ _ONE_LAYOUT_FROM = 3
 """From this version on a produce request is laid out alike, up to the newest of aiokafka."""
 _REQUEST = struct.Struct(">hhii")  # length of no transactional id, acks, timeout, topics
 _PARTITION = struct.Struct(">ii")  # partition, length of its batch
-_LEAST_PIECEWISE = 64 * 1024
-"""Bytes of a request that is not rather put together: each piece is a call of the system."""
+_LEAST_PIECE = 32 * 1024
+"""Bytes of a batch that is not copied: each piece is a call of the system."""
 _SHORT, _INT = struct.Struct(">h"), struct.Struct(">i")
 
 _OK, _DUPLICATE = 0, 46
@@ -340,19 +339,19 @@ class PiecewiseProduceRequest(ProduceRequest):
         return made
 
     def _encoded(self) -> bytes | _Pieces:
-        head = _REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics))
+        head = bytearray(_REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics)))
         pieces: list[bytes | bytearray] = []
         for topic, partitions in self._topics:
             name = topic.encode()
             head += _SHORT.pack(len(name)) + name + _INT.pack(len(partitions))
             for partition, batch in partitions:
-                pieces += (head + _PARTITION.pack(partition, len(batch)), batch)
-                head = b""
-        if head:
-            pieces.append(head)
-        if sum(map(len, pieces)) < _LEAST_PIECEWISE:
-            return b"".join(pieces)
-        return _Pieces(pieces)
+                head += _PARTITION.pack(partition, len(batch))
+                if len(batch) < _LEAST_PIECE:
+                    head += batch
+                else:
+                    pieces += (head, batch)
+                    head = bytearray()
+        return _Pieces([*pieces, head]) if pieces else bytes(head)
 
 
 class _Pieces:
@@ -387,7 +386,8 @@ class PiecewiseClient(AIOKafkaClient):
 
     async def _get_conn(self, *arguments: Any, **options: Any) -> Any:
         made = await super()._get_conn(*arguments, **options)
-        if made is not None and type(made._writer) is StreamWriter:  # noqa: SLF001
+        # A closed connection has none.
+        if made is not None and not isinstance(made._writer, (_PiecewiseWriter, type(None))):  # noqa: SLF001
             made._writer = _PiecewiseWriter(made._writer)  # noqa: SLF001
         return made
 

@@ -301,7 +301,7 @@ def _read(
 
 def build(*parts: Records, max_bytes: int) -> list[Frame]:
     """Frame records, in order and those of one part after those of the one before, as uncompressed
-    batches of at most `max_bytes` with the header.
+    batches of at most `max_bytes` with the header. There is one part at least.
 
     A record that is larger alone gets a batch of its own, which the broker may refuse.
     """

@@ -73,7 +73,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Recovery:
-    """From SIGKILL and restart to the first decision that was not there before."""
+    """From SIGKILL and restart to the first decision that was not there `DEAD_SECONDS` later."""
 
     seconds: float
     verdict: Verdict

@@ -149,7 +149,7 @@ def test_a_produce_request_is_encoded_as_aiokafka_encodes_it(
     versions = {ProduceRequest.API_KEY: (0, version)}
     written = io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sending, "_LEAST_PIECEWISE", least)
+        patch.setattr(sending, "_LEAST_PIECE", least)
         request = b"size" + (b"header" + ours.prepare(versions).encode())
     sending._PiecewiseWriter(written).write(request)
     assert written.getvalue() == b"sizeheader" + theirs.prepare(versions).encode()
