@@ -53,7 +53,7 @@ def measure(record: Record, *, quick: bool) -> None:
     """Median and 99th percentile in milliseconds."""
     seconds = 4.0 if quick else 15.0
     backlog = 200_000 if quick else 600_000
-    print(f"  {in_memory()}", flush=True)
+    print(f"  {in_memory()}; all that is free is written to first: up to a minute", flush=True)
     with WrittenMemory() as memory, Cluster(heap_mb=2048) as cluster:
         print(f"  {memory.take()}", flush=True)
         bootstrap = cluster.bootstrap

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -66,12 +65,7 @@ class WrittenMemory:
         self._keeper.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._keeper.join()
         while self._chunks:
@@ -118,7 +112,7 @@ def _limits() -> Iterator[int]:
         else:
             continue
         own = base / path.lstrip("/")
-        for folder in {base, own, *own.parents}:
+        for folder in (own, *own.parents):
             if folder.is_relative_to(base) and (folder / name).exists():
                 text = (folder / name).read_text().strip()
                 if text != "max":

@@ -87,12 +87,13 @@ def main() -> None:
     )
     # Its clients find topics missing that were deleted on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    print(f"{in_memory()}; all that is free is written to first, for up to a minute", flush=True)
+    print(f"{in_memory()}; all that is free is written to first: up to a minute", flush=True)
     with (
         WrittenMemory() as memory,
         Cluster(heap_mb=2048, progress=print) as cluster,
         Harness(cluster.bootstrap) as harness,
     ):
+        print(memory.take(), flush=True)
         for number in range(options.runs):
             for name in (each for each in MEASUREMENTS if each in options.only):
                 if name == "check" and number:
