@@ -12,14 +12,16 @@ what they change goes with the next. An error of Kafka's stops the worker, and n
 is acked.
 
 No decision waits for rows: the next flush begins when the decisions of the one before are
-acknowledged. Rows follow in the order in which they were taken, those of all flushes that wait in
-one go.
+acknowledged. Rows follow, one partition after the other, each once a second or sooner where much
+waits for them: those of all flushes since, and of each person only the newest, as whole rows
+overwrite. Only acks wait for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from mode import Service
 from numpy.typing import NDArray
 
 from governor.ledger import Taken
+from governor.newest import newest
 from governor.records import Records
 from governor.rowcodec import rows_in
 from governor.ticks import from_seconds
@@ -52,9 +55,13 @@ __all__ = ["Outbox"]
 SWEEP_ROWS = 500
 """Rows of each partition that one flush looks at for what has run out."""
 
-ROWS_SECONDS = 0.1
-"""How often rows are written at most. Only acks wait for them, and larger batches cost Kafka and
-the worker less."""
+ROWS_SECONDS = 1.0
+"""How often the rows of a partition are written. A person who comes again meanwhile has one row for
+it, which Kafka has to take in, replicate and compact."""
+
+HASTE, PANIC = 0.5, 0.75
+"""Of the events that may wait for rows: from the first part on one partition is written right after
+the other, from the second on all in one go."""
 
 TIDY_SHARE = 0.05
 """Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
@@ -67,21 +74,34 @@ _RENEWAL_CHECK_SECONDS = 600.0
 class _Pending:
     """What one flush has to account for."""
 
-    events: list[EventT] = field(default_factory=list)
-    records: int = 0
+    events: dict[int, list[EventT]] = field(default_factory=dict)
+    """By partition, as what follows."""
+    records: Counter[int] = field(default_factory=Counter)
     timestamps: list[NDArray[np.int64]] = field(default_factory=list)
-    partitions: set[int] = field(default_factory=set)
     touched: set[int] = field(default_factory=set)
     """Partitions that changed without an event, and may have gone elsewhere since."""
     dead: dict[int, list[Letter]] = field(default_factory=dict)
     forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
     rows: int = 0
     """How many it took."""
+    unwritten: int = 0
+    """Partitions whose rows are not acknowledged."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when all of it is acknowledged."""
-    taken: Mapping[int, Taken] = field(default_factory=dict)
     copy: Copy | None = None
     """Of the rows of one partition, as they are in the changelog when this flush is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """Of one partition, what waits for rows of a flush whose decisions are acknowledged."""
+
+    changelog: Records
+    rows: int
+    events: Sequence[EventT]
+    records: int
+    flush: _Pending
+    copy: Copy | None
 
 
 class Outbox(Service):
@@ -115,8 +135,8 @@ class Outbox(Service):
         self._in_flight = 0
         self._in_flight_rows = 0
         self._tidy_from = 0.0
-        self._unwritten: list[_Pending] = []
-        """Flushes whose decisions are acknowledged and whose rows are not."""
+        self._unwritten: dict[int, list[_Unwritten]] = {}
+        """By partition; the one that has waited longest comes first."""
         self._newest: dict[tuple[str, int], float] = {}
         self._owner_since = now()
         self._work = asyncio.Event()
@@ -128,6 +148,7 @@ class Outbox(Service):
         self._lease = Lease(settings.session_timeout.total_seconds())
         self._hurried = asyncio.Event()
         self._decided = asyncio.Event()
+        """Set while rows are unwritten."""
         self._pressed = asyncio.Event()
         """Somebody waits for rows to be written."""
         self._flushing = asyncio.Lock()
@@ -137,7 +158,7 @@ class Outbox(Service):
     @property
     def events(self) -> int:
         """Events handed in and not acked yet."""
-        return self._pending.records + self._in_flight
+        return self._pending.records.total() + self._in_flight
 
     @property
     def rows_in_flight(self) -> int:
@@ -200,21 +221,22 @@ class Outbox(Service):
             whole: nothing that came with it is still to be handed in.
         """
         pending, partition = self._pending, event.message.partition
-        pending.events.append(event)
-        pending.records += len(timestamps)
+        pending.events.setdefault(partition, []).append(event)
+        pending.records[partition] += len(timestamps)
         pending.timestamps.append(timestamps)
-        pending.partitions.add(partition)
         self._doubt.applied(event.message.topic, partition, event.message.offset + 1)
         if dead:
             pending.dead.setdefault(partition, []).extend(dead)
         if forwards:
             pending.forwards.append(forwards)
         self._work.set()
-        full = self.events >= self._settings.max_pending_events
+        most = self._settings.max_pending_events
+        full = self.events >= most
         if whole or full:
             self._whole.set()
-        if full:
+        if self.events >= HASTE * most:
             self._pressed.set()
+        if full:
             self._room.clear()
             await self._room.wait()
 
@@ -253,13 +275,17 @@ class Outbox(Service):
     async def _write_regularly(self) -> None:
         while not self.should_stop:
             await self.wait_first(self._decided.wait())
-            started = time.monotonic()
-            await self._write()
-            pause = started + ROWS_SECONDS - time.monotonic()
+            started, waiting = time.monotonic(), list(self._unwritten)
+            full = self.events / self._settings.max_pending_events
+            if not self._pressed.is_set() or HASTE <= full < PANIC:
+                del waiting[1:]
+            self._pressed.clear()
+            pause = ROWS_SECONDS / max(1, len(self._unwritten))
+            await self._write(waiting)
+            pause += started - time.monotonic()
             if pause > 0 and not self._hurried.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._pressed.wait(), pause)
-            self._pressed.clear()
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -293,64 +319,91 @@ class Outbox(Service):
             FencedError, LeaseLostError: likewise; partitions are, or may be, another worker's.
         """
         await self._decide()
-        await self._write()
+        await self._write_all()
 
     async def _decide(self) -> None:
         """Publish what all that is pending leads to, but for its rows."""
         async with self._flushing:
             self._work.clear()
-            if not (self._pending.partitions or self._pending.touched):
+            if not (self._pending.events or self._pending.touched):
                 return
             started = time.perf_counter()
             await failpoint("flush.begin")
-            await self._doubt.measure(self._pending.partitions | self._pending.touched)
+            await self._doubt.measure(self._pending.events.keys() | self._pending.touched)
             # Nothing may come between this and `_take`: a row that a link sends elsewhere would
             # be logged as gone with a flush before the one that sends it.
             pending, self._pending = self._pending, _Pending()
-            self._in_flight += pending.records
-            pending.taken = self._take(pending)
-            pending.rows = sum(one.users for one in pending.taken.values())
+            self._in_flight += pending.records.total()
+            taken = self._take(pending)
+            pending.rows = sum(one.users for one in taken.values())
             self._in_flight_rows += pending.rows
-            await self._publish_decisions(pending, pending.taken)
-            self._account(pending, time.perf_counter() - started)
-            self._unwritten.append(pending)
-            self._decided.set()
+            await self._publish_decisions(pending, taken)
+            self._account(pending, taken, time.perf_counter() - started)
+            self._wait_for_rows(pending, taken)
             if pending.touched:
                 self._pressed.set()
             self._tidy()
 
-    async def _write(self) -> None:
-        """Write the rows of the flushes that wait for it, and ack them."""
+    def _wait_for_rows(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
+        """Have the rows of a flush written."""
+        pending.unwritten = len(taken)
+        for partition, one in taken.items():
+            copied = pending.copy is not None and pending.copy.partition == partition
+            waiting = _Unwritten(
+                one.changelog,
+                one.users,
+                pending.events.get(partition, ()),
+                pending.records[partition],
+                pending,
+                pending.copy if copied else None,
+            )
+            self._unwritten.setdefault(partition, []).append(waiting)
+            self._decided.set()
+        if not taken:
+            pending.done.set()
+
+    async def _write_all(self) -> None:
+        while self._unwritten:
+            await self._write(list(self._unwritten))
+
+    async def _write(self, partitions: Iterable[int]) -> None:
+        """Write the rows that wait in these partitions, and ack what led to them."""
         async with self._writing:
-            self._decided.clear()
-            while self._unwritten:
-                flushes = self._next_written()
-                await self._publish_rows([one.taken for one in flushes])
-                last = flushes[-1]
-                if last.copy is not None:
-                    self._snapshots.keep(last.copy, self._written(last.copy.partition))
-                del self._unwritten[: len(flushes)]
-                for one in flushes:
-                    rows = sum(rows_in(each.changelog) for each in one.taken.values())
-                    self._metrics.rows.inc(rows)
-                    await self._ack(one)
-                    one.done.set()
+            written = {p: self._next_written(p) for p in partitions if p in self._unwritten}
+            await self._publish_rows(
+                {p: [one.changelog for one in waiting] for p, waiting in written.items()}
+            )
+            for partition, waiting in written.items():
+                copy = waiting[-1].copy
+                if copy is not None:
+                    self._snapshots.keep(copy, self._written(partition))
+                del self._unwritten[partition][: len(waiting)]
+                if not self._unwritten[partition]:
+                    del self._unwritten[partition]
+                for one in waiting:
+                    await self._ack(one.events)
                     self._in_flight -= one.records
                     self._in_flight_rows -= one.rows
-                if self.events < self._settings.max_pending_events:
-                    self._room.set()
+                    one.flush.unwritten -= 1
+                    if not one.flush.unwritten:
+                        one.flush.done.set()
+            if not self._unwritten:
+                self._decided.clear()
+            if self.events < self._settings.max_pending_events:
+                self._room.set()
 
-    def _next_written(self) -> list[_Pending]:
-        """Those that wait, up to the first with a copy: what is written with it must not go beyond
-        what the copy holds."""
-        copies = (i for i, one in enumerate(self._unwritten) if one.copy is not None)
-        return self._unwritten[: next(copies, len(self._unwritten)) + 1]
+    def _next_written(self, partition: int) -> list[_Unwritten]:
+        """What waits, up to the first with a copy: what is written with it must not go beyond what
+        the copy holds."""
+        waiting = self._unwritten[partition]
+        copies = (i for i, one in enumerate(waiting) if one.copy is not None)
+        return waiting[: next(copies, len(waiting)) + 1]
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Nothing is being sent inside, and nothing waits to be written."""
         async with self._flushing:
-            await self._write()
+            await self._write_all()
             async with self._writing:
                 yield
 
@@ -366,9 +419,9 @@ class Outbox(Service):
     def _take(self, pending: _Pending) -> dict[int, Taken]:
         decided_at = from_seconds(self._now())
         store = self._store()
-        copied = any(one.copy is not None for one in self._unwritten)
+        copied = any(one.copy for waiting in self._unwritten.values() for one in waiting)
         taken = {}
-        for partition in pending.partitions | (pending.touched & store.live().keys()):
+        for partition in pending.events.keys() | (pending.touched & store.live().keys()):
             ledger = store.ledger(partition)
             ledger.sweep(SWEEP_ROWS)
             again = self._doubt.holds(partition)
@@ -397,28 +450,28 @@ class Outbox(Service):
                 self._store().tell(tp.partition, records, appended)
         await failpoint("flush.after_decisions")
 
-    async def _publish_rows(self, flushes: Sequence[Mapping[int, Taken]]) -> None:
-        """Changelog rows, acknowledged. Its failpoints are reached only where there are any: a
-        test that is to fail in between must not meet a flush of something else."""
-        rows: dict[TopicPartition, list[Records]] = {}
-        held = self._store().ledgers
-        for taken in flushes:
-            for partition, one in taken.items():
-                # Rows that no event has touched may have gone elsewhere while they waited.
-                if len(one.changelog) and partition in held:
-                    rows.setdefault(self._tp("ledger", partition), []).append(one.changelog)
+    async def _publish_rows(self, changed: Mapping[int, Sequence[Records]]) -> None:
+        """Changelog rows by partition, acknowledged. Its failpoints are reached only where there
+        are any: a test that is to fail in between must not meet a flush of something else."""
+        rows: dict[TopicPartition, Sequence[Records]] = {}
+        for partition, parts in changed.items():
+            # Rows that no event has touched may have gone elsewhere while they waited.
+            if partition in self._store().ledgers and any(map(len, parts)):
+                rows[self._tp("ledger", partition)] = newest(parts) if len(parts) > 1 else parts
+                await asyncio.sleep(0)  # decisions wait for one partition at most
         if not rows:
             return
         await failpoint("flush.before_rows")
         ends = await self._send(rows, aside=True)
         for tp, end in ends.items():
             self._store().written(tp.partition, end.offset)
+            self._metrics.rows.inc(sum(map(rows_in, rows[tp])))
         await failpoint("flush.after_rows")
 
-    async def _ack(self, pending: _Pending) -> None:
+    async def _ack(self, events: Iterable[EventT]) -> None:
         """The messages are done; their offsets may be committed."""
         await failpoint("flush.before_ack")
-        for event in pending.events:
+        for event in events:
             event.ack()
             message = event.message
             if message.timestamp:
@@ -437,12 +490,12 @@ class Outbox(Service):
     def _tp(self, name: str, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.topic(name), partition)
 
-    def _account(self, pending: _Pending, seconds: float) -> None:
+    def _account(self, pending: _Pending, taken: Mapping[int, Taken], seconds: float) -> None:
         metrics = self._metrics
         metrics.flush_seconds.observe(seconds)
         if pending.timestamps:
             metrics.decided(np.concatenate(pending.timestamps), self._now())
-        for one in pending.taken.values():
+        for one in taken.values():
             metrics.published(one.by_rule)
             metrics.records.labels("withdrawn").inc(one.withdrawn)
             metrics.records.labels("published").inc(len(one.decisions) - one.withdrawn)

@@ -22,6 +22,7 @@ from governor.fatigue.exposures import from_columns
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.links import Merge, MergeError
+from governor.newest import newest
 from governor.records import Records
 from governor.redirects import Link
 from streams.home import Home, forwarded_columns
@@ -152,5 +153,6 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.forget("v")
     ledger.reevaluate(1)
     for outgoing in (taken.decisions, taken.changelog, records):
-        build(outgoing, max_bytes=1_000_000)
+        list(build(outgoing, max_bytes=1_000_000))
+    newest([taken.changelog, taken.changelog])
     wire_parse(b"", 0, None, check_crcs=False, committed_only=True)

@@ -16,8 +16,8 @@ import asyncio
 import logging
 import struct
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -176,13 +176,14 @@ class Producer:
                 if len(part)
             ]
             if stamped:
-                waiting.append(_Outgoing(tp, deque(build(*stamped, max_bytes=MAX_BATCH_BYTES))))
+                frames = build(*stamped, max_bytes=MAX_BATCH_BYTES)
+                waiting.append(_Outgoing(tp, frames, next(frames)))
         sent = waiting
         group = ConnectionGroup.COORDINATION if aside else ConnectionGroup.DEFAULT
         patience = Patience("writing to Kafka", self._check)
         while waiting:
             reason = await self._round(waiting, group)
-            waiting = [one for one in waiting if one.frames]
+            waiting = [one for one in waiting if one.frame]
             for one in waiting:
                 if one.forgotten:
                     await self._begin_again(one)
@@ -217,7 +218,7 @@ class Producer:
         return TopicPartition(self._settings.topic(name), partition)
 
     async def _round(self, waiting: Iterable[_Outgoing], group: ConnectionGroup) -> str:
-        """Send the first frame of each, a request to each leader; why some were not taken."""
+        """Send a frame of each, a request to each leader; why some were not taken."""
         leaders: dict[int, list[_Outgoing]] = defaultdict(list)
         reason = ""
         for one in waiting:
@@ -241,11 +242,12 @@ class Producer:
         topics: dict[str, list[tuple[int, bytearray]]] = defaultdict(list)
         size = 0
         for one in waiting:
-            size += len(one.frames[0].buffer)
+            assert one.frame is not None
+            size += len(one.frame.buffer)
             if asked and size > MAX_REQUEST_BYTES:
                 break
             asked[one.tp] = one
-            topics[one.tp.topic].append((one.tp.partition, self._sealed(one)))
+            topics[one.tp.topic].append((one.tp.partition, self._sealed(one, one.frame)))
         request = PiecewiseProduceRequest(
             transactional_id=None,
             required_acks=-1,
@@ -267,19 +269,21 @@ class Producer:
                 reason = self._settle(one, code, offset, appended) or reason
         return reason
 
-    def _sealed(self, one: _Outgoing) -> bytearray:
-        """The first frame, under the partition's identity and with its place in the sequence."""
+    def _sealed(self, one: _Outgoing, frame: Frame) -> bytearray:
+        """Its frame, under the partition's identity and with its place in the sequence."""
         owned = self._owned.get(one.tp.partition)
         if owned is None:
             raise FencedError(f"{one} is not owned")
         one.under, one.forgotten = owned, False
         identity, sequence = owned.identity, owned.sequence[one.tp.topic]
-        return seal(one.frames[0], identity.producer, identity.epoch, sequence)
+        return seal(frame, identity.producer, identity.epoch, sequence)
 
     def _settle(self, one: _Outgoing, code: int, offset: int, appended: int) -> str:
-        """What the leader said about the first frame; why it must be sent again, or nothing."""
+        """What the leader said about its frame; why it must be sent again, or nothing."""
+        frame = one.frame
+        assert frame is not None
         if code in (_OK, _DUPLICATE):
-            frame = one.frames.popleft()
+            one.frame = next(one.frames, None)
             assert one.under is not None
             one.under.advance(one.tp.topic, frame.count)
             # A duplicate so old that the leader does not know where it is.
@@ -293,7 +297,7 @@ class Producer:
             return f"{one}: this worker began it again meanwhile"
         if code in _TOO_LARGE:
             raise MessageSizeTooLargeError(
-                f"{one} refuses a batch of {len(one.frames[0].buffer)} bytes: raise its "
+                f"{one} refuses a batch of {len(frame.buffer)} bytes: raise its "
                 "max.message.bytes (the governor creates topics with 4 MiB), or lower "
                 "GOVERNOR_ROW_LIMIT"
             )
@@ -410,11 +414,13 @@ class _Outgoing:
     """What one partition of a topic has still to take, in order."""
 
     tp: TopicPartition
-    frames: deque[Frame]
+    frames: Iterator[Frame]
+    """Behind the one that is on its way, made as they are asked for."""
+    frame: Frame | None
     end: int = -1
     appended: float = 0.0
     under: _Owned | None = None
-    """What the first frame was last sealed with."""
+    """What the frame was last sealed with."""
     forgotten: bool = False
     """The leader does not know that any more."""
 

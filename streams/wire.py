@@ -299,9 +299,10 @@ def _read(
     return row, -1
 
 
-def build(*parts: Records, max_bytes: int) -> list[Frame]:
+def build(*parts: Records, max_bytes: int) -> Iterator[Frame]:
     """Frame records, in order and those of one part after those of the one before, as uncompressed
-    batches of at most `max_bytes` with the header. There is one part at least.
+    batches of at most `max_bytes` with the header, each when it is asked for. There is one part at
+    least.
 
     A record that is larger alone gets a batch of its own, which the broker may refuse.
     """
@@ -313,7 +314,6 @@ def build(*parts: Records, max_bytes: int) -> list[Frame]:
     cuts = np.empty(begins[-1] + 1, np.int64)
     sizes = np.empty(begins[-1], np.int64)
     count = _cut(timestamp, key_size, value_size, max_bytes, cuts, sizes)
-    frames = []
     for i in range(count):
         first, last = int(cuts[i]), int(cuts[i + 1])
         begun = int(timestamp[first])
@@ -336,8 +336,7 @@ def build(*parts: Records, max_bytes: int) -> list[Frame]:
                     out,
                     at,
                 )
-        frames.append(Frame(buffer, last - first, begun, int(timestamp[first:last].max())))
-    return frames
+        yield Frame(buffer, last - first, begun, int(timestamp[first:last].max()))
 
 
 @compiled

@@ -114,7 +114,7 @@ def prepare(load: HotLoad, first: int, last: int, rate: float) -> list[dict[int,
     cuts = np.arange(first, last, max(1, round(rate * TICK))).tolist()
     return [
         {
-            partition: build(_untimed(Records.of(records)), max_bytes=900_000)
+            partition: list(build(_untimed(Records.of(records)), max_bytes=900_000))
             for partition, records in load.records(start, min(end, last)).items()
         }
         for start, end in zip(cuts, [*cuts[1:], last], strict=True)

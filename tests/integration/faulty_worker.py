@@ -54,7 +54,7 @@ def raise_in_apply(user: str) -> None:
 
 
 def _sends(outgoing: Any, topic: str) -> bool:
-    return any(tp.topic.endswith(f".{topic}") and len(outgoing[tp]) for tp in outgoing)
+    return any(tp.topic.endswith(f".{topic}") and any(map(len, outgoing[tp])) for tp in outgoing)
 
 
 def _before_sending(topic: str, act: Callable[[], None]) -> None:
@@ -112,7 +112,7 @@ def rows_before_decisions(_: str) -> None:
     rows = Outbox._publish_rows
 
     async def faulty(self: Outbox, pending: Any, taken: Any) -> None:
-        await rows(self, [taken])
+        await rows(self, {partition: [one.changelog] for partition, one in taken.items()})
         if any(len(one.decisions) for one in taken.values()):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -124,7 +124,8 @@ def ack_too_early(_: str) -> None:
     ack = Outbox._ack
 
     async def faulty(self: Outbox, pending: Any, taken: Any) -> None:
-        await ack(self, pending)
+        for events in pending.events.values():
+            await ack(self, events)
         await self._store().app.consumer.commit()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -144,13 +145,16 @@ def drop_row(user: str) -> None:
 
     async def faulty(self: Outbox, outgoing: Any, **options: Any) -> Any:
         kept = {
-            tp: records.select(
-                np.array(
-                    [i for i in range(len(records)) if records.key(i) != b"u" + user.encode()],
-                    np.int64,
+            tp: [
+                records.select(
+                    np.array(
+                        [i for i in range(len(records)) if records.key(i) != b"u" + user.encode()],
+                        np.int64,
+                    )
                 )
-            )
-            for tp, records in outgoing.items()
+                for records in parts
+            ]
+            for tp, parts in outgoing.items()
         }
         return await send(self, kept, **options)
 
