@@ -26,7 +26,7 @@ from benchmarks.history import Record
 from benchmarks.impressions import Template, Traffic, partition_of
 from benchmarks.load import preload
 from benchmarks.running import Worker
-from benchmarks.scratch import WrittenMemory, in_memory
+from benchmarks.scratch import COMPACTION, WrittenMemory, in_memory
 from benchmarks.throughput import SPACING
 from streams.broker import Cluster
 from streams.wire import PreparedBatch, build
@@ -54,7 +54,7 @@ def measure(record: Record, *, quick: bool) -> None:
     seconds = 4.0 if quick else 15.0
     backlog = 200_000 if quick else 600_000
     print(f"  {in_memory()}; all that is free is written to first: up to a minute", flush=True)
-    with WrittenMemory() as memory, Cluster(heap_mb=2048) as cluster:
+    with WrittenMemory() as memory, Cluster(heap_mb=2048, overrides=COMPACTION) as cluster:
         print(f"  {memory.take()}", flush=True)
         bootstrap = cluster.bootstrap
         asyncio.run(_stamped_topic(bootstrap))

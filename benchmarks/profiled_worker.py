@@ -72,7 +72,8 @@ def clock_everything() -> None:
     _replace(taking, "take", functools.partial(clocked, "decide"))
     for name in ("ad_records", "settle", "sweep"):
         _replace(rowcodec, name, functools.partial(clocked, "changelog"))
-    _replace(producer, "build", functools.partial(clocked, _sending.get))
+    _replace(producer, "build", _framed)
+    _replace(outbox, "as_one", functools.partial(clocked, "changelog"))
     _replace(outbox.Outbox, "_send", _marked)
     _replace(asyncio.events.Handle, "_run", _by_callback)
     _replace(selectors.DefaultSelector, "select", functools.partial(clocked, _waiting))
@@ -93,6 +94,16 @@ def _counted(apply: Callable[..., Any]) -> Callable[..., Any]:
         global events
         events += len(columns)
         return apply(ledger, columns)
+
+    return run
+
+
+def _framed(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Frames are made one by one, as they are asked for."""
+
+    def run(*parts: Any, **options: Any) -> Any:
+        ask = clocked(_sending.get, functools.partial(next, build(*parts, **options), None))
+        return iter(ask, None)
 
     return run
 

@@ -1,4 +1,4 @@
-"""The memory that systems and their broker have while they are measured, and for their files."""
+"""What a machine is made to be like for systems and their broker while delays are measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 import psutil
 
-__all__ = ["WrittenMemory", "in_memory"]
+__all__ = ["COMPACTION", "WrittenMemory", "in_memory"]
 
 MEMORY = Path("/dev/shm")
 WANTED = 12 << 30
@@ -28,6 +28,11 @@ PAGE = 4096
 READY = 1 << 30
 """Bytes that are free at any time, as long as there are chunks to let go of."""
 LOOK_SECONDS = 0.1
+
+COMPACTION = {"log.cleaner.io.max.bytes.per.second": str(32 << 20)}
+"""What a broker may spend on compaction. By default it is all of a core, once there is something to
+compact, and on the only core of the broker that is time in which it answers nobody. Bytes read and
+written both count; what is written faster is compacted later."""
 
 
 def in_memory() -> str:

@@ -56,6 +56,8 @@ from governor.scratch import Scratch, ScratchArrays
 
 __all__ = [
     "FENCE_KEY",
+    "KIND_AD",
+    "KIND_USER",
     "VERSION",
     "RowError",
     "ad_records",
@@ -74,7 +76,8 @@ VERSION = 2
 HEAD = 20
 ENTRY = 32
 CHECKSUM = 4
-_KEY_USER, _KEY_AD, _KEY_FENCE = ord("u"), ord("a"), ord("f")
+KIND_USER, KIND_AD, _KIND_FENCE = ord("u"), ord("a"), ord("f")
+"""First bytes of keys."""
 FENCE_KEY = b"f"
 """The key of a record that is no row and no ad."""
 
@@ -122,7 +125,7 @@ def size_of(table: Rows) -> int:
 def put_key(out: NDArray[np.uint8], at: int, table: Rows, row: int) -> int:
     """Write a row's key; where it ends."""
     first, size = id_start(table.header[row, 1]), id_size(table.header[row, 1])
-    out[at] = _KEY_USER
+    out[at] = KIND_USER
     for i in range(size):
         out[at + 1 + i] = table.ids[first + i]
     return at + 1 + size
@@ -175,7 +178,7 @@ def _get64(buffer: NDArray[np.uint8], at: int) -> np.uint64:
 
 def rows_in(changelog: Records) -> int:
     """How many of these records are rows, or their ends."""
-    return int(np.count_nonzero(changelog.buffer[changelog.key_start] == _KEY_USER))
+    return int(np.count_nonzero(changelog.buffer[changelog.key_start] == KIND_USER))
 
 
 @compiled
@@ -275,7 +278,7 @@ def load(
 
 def _load_ads(labels: Labels, records: Records) -> RowError | None:
     first = records.buffer[np.minimum(records.key_start, len(records.buffer) - 1)]
-    for i in np.flatnonzero((records.key_size == 9) & (first == _KEY_AD)):
+    for i in np.flatnonzero((records.key_size == 9) & (first == KIND_AD)):
         key, name = records.key(int(i)), records.value(int(i))
         if key is None or name is None or key[1:] != ad_hash(name).to_bytes(8, "little"):
             return RowError(_explain(records, int(i), _DAMAGED), int(i))
@@ -322,9 +325,9 @@ def _load_rows(
         if key_size[i] < 1:
             return i, _FOREIGN, _NONE, read
         kind = buffer[key_start[i]]
-        if kind in (_KEY_AD, _KEY_FENCE):
+        if kind in (KIND_AD, _KIND_FENCE):
             continue
-        if kind != _KEY_USER:
+        if kind != KIND_USER:
             return i, _FOREIGN, _NONE, read
         at, size = key_start[i] + 1, key_size[i] - 1
         hashed = hash_bytes(buffer, at, size)

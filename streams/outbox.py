@@ -33,8 +33,8 @@ from faust.types import TP, EventT
 from mode import Service
 from numpy.typing import NDArray
 
+from governor.changes import as_one
 from governor.ledger import Taken
-from governor.newest import newest
 from governor.records import Records
 from governor.rowcodec import rows_in
 from governor.ticks import from_seconds
@@ -60,8 +60,8 @@ ROWS_SECONDS = 1.0
 it, which Kafka has to take in, replicate and compact."""
 
 HASTE, PANIC = 0.5, 0.75
-"""Of the events that may wait for rows: from the first part on one partition is written right after
-the other, from the second on all in one go."""
+"""How full of events that wait for rows it may be until partitions are written without a pause
+between two, and until all are written in one go."""
 
 TIDY_SHARE = 0.05
 """Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
@@ -71,23 +71,31 @@ _RENEWAL_CHECK_SECONDS = 600.0
 
 
 @dataclass
-class _Pending:
-    """What one flush has to account for."""
+class _Progress:
+    """How far the rows of one flush are."""
 
-    events: dict[int, list[EventT]] = field(default_factory=dict)
-    """By partition, as what follows."""
-    records: Counter[int] = field(default_factory=Counter)
-    timestamps: list[NDArray[np.int64]] = field(default_factory=list)
-    touched: set[int] = field(default_factory=set)
-    """Partitions that changed without an event, and may have gone elsewhere since."""
-    dead: dict[int, list[Letter]] = field(default_factory=dict)
-    forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
     rows: int = 0
     """How many it took."""
     unwritten: int = 0
     """Partitions whose rows are not acknowledged."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when all of it is acknowledged."""
+    """Set when all are."""
+
+
+@dataclass
+class _Pending:
+    """What one flush has to account for."""
+
+    events: dict[int, list[EventT]] = field(default_factory=dict)
+    """By partition."""
+    records: Counter[int] = field(default_factory=Counter)
+    """In these events, by partition."""
+    timestamps: list[NDArray[np.int64]] = field(default_factory=list)
+    touched: set[int] = field(default_factory=set)
+    """Partitions that changed without an event, and may have gone elsewhere since."""
+    dead: dict[int, list[Letter]] = field(default_factory=dict)
+    forwards: list[Mapping[int, list[Records]]] = field(default_factory=list)
+    progress: _Progress = field(default_factory=_Progress)
     copy: Copy | None = None
     """Of the rows of one partition, as they are in the changelog when this flush is done."""
 
@@ -100,7 +108,7 @@ class _Unwritten:
     rows: int
     events: Sequence[EventT]
     records: int
-    flush: _Pending
+    flush: _Progress
     copy: Copy | None
 
 
@@ -150,7 +158,9 @@ class Outbox(Service):
         self._decided = asyncio.Event()
         """Set while rows are unwritten."""
         self._pressed = asyncio.Event()
-        """Somebody waits for rows to be written."""
+        """Set to end the pause before rows are written."""
+        self._awaited = False
+        """Whether somebody waits for all rows to be written."""
         self._flushing = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._producer = Producer(settings, self._lease.check, metrics.retries.inc, now)
@@ -234,7 +244,7 @@ class Outbox(Service):
         full = self.events >= most
         if whole or full:
             self._whole.set()
-        if self.events >= HASTE * most:
+        if self._fullness() >= HASTE:
             self._pressed.set()
         if full:
             self._room.clear()
@@ -243,12 +253,12 @@ class Outbox(Service):
     async def flushed(self, partitions: Iterable[int]) -> int:
         """Wait until what changed in partitions without an event is published, which it is with
         the next flush; how many rows that flush took, of all partitions."""
-        pending = self._pending
-        pending.touched.update(partitions)
+        progress = self._pending.progress
+        self._pending.touched.update(partitions)
         self._work.set()
         self._whole.set()
-        await pending.done.wait()
-        return pending.rows
+        await progress.done.wait()
+        return progress.rows
 
     @asynccontextmanager
     async def between_flushes(self) -> AsyncIterator[None]:
@@ -275,15 +285,15 @@ class Outbox(Service):
     async def _write_regularly(self) -> None:
         while not self.should_stop:
             await self.wait_first(self._decided.wait())
-            started, waiting = time.monotonic(), list(self._unwritten)
-            full = self.events / self._settings.max_pending_events
-            if not self._pressed.is_set() or HASTE <= full < PANIC:
-                del waiting[1:]
+            started, partitions = time.monotonic(), list(self._unwritten)
+            turn = ROWS_SECONDS / max(1, len(partitions))
+            if not (self._awaited or self._hurried.is_set() or self._fullness() >= PANIC):
+                del partitions[1:]
+            self._awaited = False
             self._pressed.clear()
-            pause = ROWS_SECONDS / max(1, len(self._unwritten))
-            await self._write(waiting)
-            pause += started - time.monotonic()
-            if pause > 0 and not self._hurried.is_set():
+            await self._write(partitions)
+            pause = started + turn - time.monotonic()
+            if pause > 0 and self._fullness() < HASTE and not self._hurried.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._pressed.wait(), pause)
 
@@ -297,8 +307,9 @@ class Outbox(Service):
     async def _keep_identities(self) -> None:
         while not self.should_stop:
             await self.sleep(_RENEWAL_CHECK_SECONDS)
-            async with self._alone():
-                await self._producer.renew()
+            if self._producer.must_renew():
+                async with self._alone():
+                    await self._producer.renew()
 
     @contextmanager
     def hurrying(self) -> Iterator[None]:
@@ -335,18 +346,22 @@ class Outbox(Service):
             pending, self._pending = self._pending, _Pending()
             self._in_flight += pending.records.total()
             taken = self._take(pending)
-            pending.rows = sum(one.users for one in taken.values())
-            self._in_flight_rows += pending.rows
+            pending.progress.rows = sum(one.users for one in taken.values())
+            self._in_flight_rows += pending.progress.rows
             await self._publish_decisions(pending, taken)
             self._account(pending, taken, time.perf_counter() - started)
             self._wait_for_rows(pending, taken)
             if pending.touched:
+                self._awaited = True
                 self._pressed.set()
             self._tidy()
 
+    def _fullness(self) -> float:
+        return self.events / self._settings.max_pending_events
+
     def _wait_for_rows(self, pending: _Pending, taken: Mapping[int, Taken]) -> None:
         """Have the rows of a flush written."""
-        pending.unwritten = len(taken)
+        pending.progress.unwritten = len(taken)
         for partition, one in taken.items():
             copied = pending.copy is not None and pending.copy.partition == partition
             waiting = _Unwritten(
@@ -354,13 +369,13 @@ class Outbox(Service):
                 one.users,
                 pending.events.get(partition, ()),
                 pending.records[partition],
-                pending,
+                pending.progress,
                 pending.copy if copied else None,
             )
             self._unwritten.setdefault(partition, []).append(waiting)
             self._decided.set()
         if not taken:
-            pending.done.set()
+            pending.progress.done.set()
 
     async def _write_all(self) -> None:
         while self._unwritten:
@@ -371,16 +386,15 @@ class Outbox(Service):
         async with self._writing:
             written = {p: self._next_written(p) for p in partitions if p in self._unwritten}
             await self._publish_rows(
-                {p: [one.changelog for one in waiting] for p, waiting in written.items()}
+                {p: [one.changelog for one in ones] for p, ones in written.items()}
             )
-            for partition, waiting in written.items():
-                copy = waiting[-1].copy
+            for partition, ones in written.items():
+                copy = ones[-1].copy
                 if copy is not None:
                     self._snapshots.keep(copy, self._written(partition))
-                del self._unwritten[partition][: len(waiting)]
-                if not self._unwritten[partition]:
-                    del self._unwritten[partition]
-                for one in waiting:
+                if left := self._unwritten.pop(partition)[len(ones) :]:
+                    self._unwritten[partition] = left  # behind those that have waited longer
+                for one in ones:
                     await self._ack(one.events)
                     self._in_flight -= one.records
                     self._in_flight_rows -= one.rows
@@ -402,6 +416,7 @@ class Outbox(Service):
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Nothing is being sent inside, and nothing waits to be written."""
+        await self._write(list(self._unwritten))  # most of it, while decisions go on
         async with self._flushing:
             await self._write_all()
             async with self._writing:
@@ -457,7 +472,7 @@ class Outbox(Service):
         for partition, parts in changed.items():
             # Rows that no event has touched may have gone elsewhere while they waited.
             if partition in self._store().ledgers and any(map(len, parts)):
-                rows[self._tp("ledger", partition)] = newest(parts) if len(parts) > 1 else parts
+                rows[self._tp("ledger", partition)] = as_one(parts)
                 await asyncio.sleep(0)  # decisions wait for one partition at most
         if not rows:
             return

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor import events
+from governor.changes import as_one
 from governor.events import Limits, Reason, Rejected
 from governor.fatigue.buckets import observed
 from governor.fatigue.curves import unknown
@@ -22,7 +23,6 @@ from governor.fatigue.exposures import from_columns
 from governor.gate import Gate
 from governor.ledger import Ledger
 from governor.links import Merge, MergeError
-from governor.newest import newest
 from governor.records import Records
 from governor.redirects import Link
 from streams.home import Home, forwarded_columns
@@ -154,5 +154,5 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.reevaluate(1)
     for outgoing in (taken.decisions, taken.changelog, records):
         list(build(outgoing, max_bytes=1_000_000))
-    newest([taken.changelog, taken.changelog])
+    as_one([taken.changelog, taken.changelog])
     wire_parse(b"", 0, None, check_crcs=False, committed_only=True)

@@ -143,9 +143,15 @@ class Producer:
         Raises:
             FencedError: a partition is another worker's.
         """
+        await self._fence({p: self._owned[p].identity for p in self._old()})
+
+    def must_renew(self) -> bool:
+        """Whether `renew` would do anything."""
+        return bool(self._old())
+
+    def _old(self) -> list[int]:
         due = time.monotonic() - RENEWAL_SECONDS
-        old = {p: owned.identity for p, owned in self._owned.items() if owned.since < due}
-        await self._fence(old)
+        return [p for p, owned in self._owned.items() if owned.since < due]
 
     async def send(
         self, outgoing: Mapping[TopicPartition, Sequence[Records]], *, aside: bool = False
@@ -270,7 +276,7 @@ class Producer:
         return reason
 
     def _sealed(self, one: _Outgoing, frame: Frame) -> bytearray:
-        """Its frame, under the partition's identity and with its place in the sequence."""
+        """One's frame, under the partition's identity and with its place in the sequence."""
         owned = self._owned.get(one.tp.partition)
         if owned is None:
             raise FencedError(f"{one} is not owned")
@@ -279,13 +285,13 @@ class Producer:
         return seal(frame, identity.producer, identity.epoch, sequence)
 
     def _settle(self, one: _Outgoing, code: int, offset: int, appended: int) -> str:
-        """What the leader said about its frame; why it must be sent again, or nothing."""
+        """What the leader said about one's frame; why it must be sent again, or nothing."""
         frame = one.frame
         assert frame is not None
         if code in (_OK, _DUPLICATE):
-            one.frame = next(one.frames, None)
             assert one.under is not None
             one.under.advance(one.tp.topic, frame.count)
+            one.frame = next(one.frames, None)
             # A duplicate so old that the leader does not know where it is.
             one.end = offset + frame.count - 1 if offset >= 0 else -1
             # Only where the topic has LogAppendTime does Kafka say when.

@@ -27,7 +27,7 @@ from benchmarks.peers.harness import Harness, Pace, PeerError, Subject
 from benchmarks.peers.load import HotLoad
 from benchmarks.peers.registry import JOBS, cache, peers
 from benchmarks.peers.report import Results
-from benchmarks.scratch import WrittenMemory, in_memory
+from benchmarks.scratch import COMPACTION, WrittenMemory, in_memory
 from benchmarks.throughput import cores
 from streams.broker import Cluster
 
@@ -90,7 +90,7 @@ def main() -> None:
     print(f"{in_memory()}; all that is free is written to first: up to a minute", flush=True)
     with (
         WrittenMemory() as memory,
-        Cluster(heap_mb=2048, progress=print) as cluster,
+        Cluster(heap_mb=2048, overrides=COMPACTION, progress=print) as cluster,
         Harness(cluster.bootstrap) as harness,
     ):
         print(memory.take(), flush=True)
