@@ -215,7 +215,8 @@ class Settings(BaseSettings):
     )
     max_pending_events: Annotated[int, _whole(1_000, 100_000_000)] = Field(
         200_000,
-        description="Events applied and not yet flushed; at this many, reading waits.",
+        description="Events applied whose rows are not written yet; at this many, reading waits, "
+        "and from half of it on rows are written without a pause.",
     )
     session_timeout: Annotated[timedelta, _time("1s", "5m")] = Field(
         timedelta(seconds=10),
