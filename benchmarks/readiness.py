@@ -46,7 +46,7 @@ EXPOSURES = 10
 SEGMENTS = 3.5
 """Of each partition that an hour's load is stood for by: enough for the broker to compact."""
 RUNS = 3
-QUIET_SECONDS = 40.0
+QUIET_SECONDS = 40.0 + int(CONFIGURATION["ledger"]["min.compaction.lag.ms"]) / 1000
 """After so long without a change the broker has compacted what it will."""
 
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["longer", "put_together", "zeros"]
+__all__ = ["longer", "put_together", "shorter", "zeros"]
 
 MAPPED_FROM = 1 << 20
 """Bytes from which on an array has a mapping of its own."""
 
-ROOM = 8
+ROOM = 64
 """How many times its size an array can grow to before it is copied."""
 
 HUGE_FROM = 1 << 23
@@ -36,6 +36,8 @@ HUGE_PAGE = 1 << 21
 # Python does not name it on every system that has it.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
+_LETS_GO = sys.platform == "linux"
+"""Whether memory that is said not to be needed goes at once, and is zeros when it comes again."""
 _COLLAPSE = 25  # MADV_COLLAPSE, since Linux 6.1: pages that are written to become huge at once
 
 
@@ -63,6 +65,25 @@ def longer(array: NDArray, length: int) -> NDArray:  # type: ignore[type-arg]
     out = zeros(shape, array.dtype)
     out[: len(array)] = array
     return out
+
+
+def shorter(array: NDArray, length: int) -> NDArray:  # type: ignore[type-arg]
+    """The first ``length`` rows of an array, or all where it has no more; the memory of the others
+    goes back. The old one is not to be used any more."""
+    if length >= len(array):
+        return array
+    mapping = array.base
+    if not isinstance(mapping, _Mapping):
+        return array[:length].copy()
+    start, size, end = _start(mapping), length * array.strides[0], array.nbytes
+    kept = end
+    if _LETS_GO:
+        page = HUGE_PAGE if end >= HUGE_FROM else mmap.PAGESIZE
+        kept = min(end, -(-size // page) * page)
+    if kept < end:
+        mapping.madvise(mmap.MADV_DONTNEED, start + kept, end - kept)
+    np.frombuffer(mapping, np.uint8)[start + size : start + kept] = 0  # for `longer`
+    return _placed(mapping, (length, *array.shape[1:]), array.dtype)
 
 
 def put_together(array: NDArray) -> bool:  # type: ignore[type-arg]

@@ -63,6 +63,10 @@ HASTE, PANIC = 0.5, 0.75
 """How full of events that wait for rows it may be until partitions are written without a pause
 between two, and until all are written in one go."""
 
+LONG_FLUSH = 2.0
+"""Intervals that a flush takes, from which on rows, and moving them together, wait for as long
+again: decisions that have come meanwhile are first. Rows wait `ROWS_SECONDS` more at most."""
+
 TIDY_SHARE = 0.05
 """Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
 one partition right after the other they would hold up decisions."""
@@ -143,6 +147,7 @@ class Outbox(Service):
         self._in_flight = 0
         self._in_flight_rows = 0
         self._tidy_from = 0.0
+        self._behind_until = 0.0
         self._unwritten: dict[int, list[_Unwritten]] = {}
         """By partition; the one that has waited longest comes first."""
         self._newest: dict[tuple[str, int], float] = {}
@@ -292,10 +297,17 @@ class Outbox(Service):
             self._awaited = False
             self._pressed.clear()
             await self._write(partitions)
-            pause = started + turn - time.monotonic()
-            if pause > 0 and self._fullness() < HASTE and not self._hurried.is_set():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._pressed.wait(), pause)
+            await self._pause_until(started + turn)
+
+    async def _pause_until(self, due: float) -> None:
+        """Wait for a time, and as long as flushes are long, unless rows are wanted sooner."""
+        while not (self._pressed.is_set() or self._hurried.is_set() or self._fullness() >= HASTE):
+            until = max(due, min(self._behind_until, due + ROWS_SECONDS))
+            pause = until - time.monotonic()
+            if pause <= 0:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._pressed.wait(), pause)
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -349,12 +361,16 @@ class Outbox(Service):
             pending.progress.rows = sum(one.users for one in taken.values())
             self._in_flight_rows += pending.progress.rows
             await self._publish_decisions(pending, taken)
-            self._account(pending, taken, time.perf_counter() - started)
+            spent = time.perf_counter() - started
+            self._account(pending, taken, spent)
             self._wait_for_rows(pending, taken)
             if pending.touched:
                 self._awaited = True
                 self._pressed.set()
-            self._tidy()
+            if spent > LONG_FLUSH * self._interval:
+                self._behind_until = time.monotonic() + spent
+            else:
+                self._tidy()
 
     def _fullness(self) -> float:
         return self.events / self._settings.max_pending_events

@@ -79,7 +79,15 @@ def test_a_topic_kept_as_it_should_be_is_not_told() -> None:
     kept = {SETTINGS.topic(name): dict(wanted) for name, wanted in CONFIGURATION.items()}
     assert unfit(SETTINGS, kept) == []
     kept["governor.ledger"]["max.message.bytes"] = "9999999"  # more is no fault
+    kept["governor.ledger"]["min.compaction.lag.ms"] = "0"  # nor is less
     assert unfit(SETTINGS, kept) == []
+
+
+def test_compaction_that_comes_later_than_it_should_is_told() -> None:
+    kept = {SETTINGS.topic(name): dict(wanted) for name, wanted in CONFIGURATION.items()}
+    kept["governor.ledger"]["min.compaction.lag.ms"] = "600000"
+    (told,) = unfit(SETTINGS, kept)
+    assert "--add-config min.compaction.lag.ms=60000" in told
 
 
 def test_what_differs_is_told_with_the_command() -> None:
