@@ -64,8 +64,8 @@ HASTE, PANIC = 0.5, 0.75
 between two, and until all are written in one go."""
 
 LONG_FLUSH = 2.0
-"""Intervals that a flush takes, from which on rows, and moving them together, wait for as long
-again: decisions that have come meanwhile are first. Rows wait `ROWS_SECONDS` more at most."""
+"""Intervals that a flush takes from which on rows are not moved together behind it: decisions that
+have come meanwhile are first. Ledgers move rows themselves where that goes on."""
 
 TIDY_SHARE = 0.05
 """Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
@@ -147,7 +147,6 @@ class Outbox(Service):
         self._in_flight = 0
         self._in_flight_rows = 0
         self._tidy_from = 0.0
-        self._behind_until = 0.0
         self._unwritten: dict[int, list[_Unwritten]] = {}
         """By partition; the one that has waited longest comes first."""
         self._newest: dict[tuple[str, int], float] = {}
@@ -297,17 +296,10 @@ class Outbox(Service):
             self._awaited = False
             self._pressed.clear()
             await self._write(partitions)
-            await self._pause_until(started + turn)
-
-    async def _pause_until(self, due: float) -> None:
-        """Wait for a time, and as long as flushes are long, unless rows are wanted sooner."""
-        while not (self._pressed.is_set() or self._hurried.is_set() or self._fullness() >= HASTE):
-            until = max(due, min(self._behind_until, due + ROWS_SECONDS))
-            pause = until - time.monotonic()
-            if pause <= 0:
-                break
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._pressed.wait(), pause)
+            pause = started + turn - time.monotonic()
+            if pause > 0 and self._fullness() < HASTE and not self._hurried.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._pressed.wait(), pause)
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -367,9 +359,7 @@ class Outbox(Service):
             if pending.touched:
                 self._awaited = True
                 self._pressed.set()
-            if spent > LONG_FLUSH * self._interval:
-                self._behind_until = time.monotonic() + spent
-            else:
+            if spent < LONG_FLUSH * self._interval:
                 self._tidy()
 
     def _fullness(self) -> float:

@@ -214,7 +214,7 @@ class Settings(BaseSettings):
         "waits: the delay of a decision against the size of its batch.",
     )
     max_pending_events: Annotated[int, _whole(1_000, 100_000_000)] = Field(
-        200_000,
+        400_000,
         description="Events applied whose rows are not written yet; at this many, reading waits, "
         "and from half of it on rows are written without a pause.",
     )
