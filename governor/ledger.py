@@ -223,7 +223,7 @@ class Ledger:
             if done == len(columns):
                 break
             self._make_room(int(columns.user_size[done]))
-        self._compact()
+        self._keep_tidy()
         return Applied(outcome)
 
     def lead(self, step: Callable[[Governing], int], spoken: Spoken) -> None:
@@ -261,7 +261,7 @@ class Ledger:
                 spoken.hear(int(scratch.want[0]), int(scratch.want[1]), self.labels, self.scopes)
             else:
                 supply(self.labels, self.scopes, scratch)
-        self._compact()
+        self._keep_tidy()
 
     def excluded(self, columns: Columns) -> NDArray[np.bool_]:
         """Which events the policy does not take in: of test ids, and invalid ones."""
@@ -460,7 +460,7 @@ class Ledger:
         )
         if failure is not None:
             raise failure
-        self._compact()
+        self._keep_tidy()
         return count
 
     def tidy(self) -> bool:
@@ -471,9 +471,13 @@ class Ledger:
         ledger moves rows itself, and small pages are only slower.
         """
         if rows.wasteful(self._rows, _MAY_TIDY):
-            self._rows = rows.compact(self._rows)
+            self.compact()
             return True
         return any(put_together(array) for array in self._rows)
+
+    def compact(self) -> None:
+        """Move rows together, whatever lies unused between them."""
+        self._rows = rows.compact(self._rows)
 
     def image(self) -> Image:
         """A copy of all that it holds, to `restore` another ledger from."""
@@ -515,9 +519,9 @@ class Ledger:
     def _make_room(self, id_bytes: int) -> None:
         self._rows = rows.grow(self._rows, entries=int(CAPACITIES[-1]), id_bytes=id_bytes)
 
-    def _compact(self) -> None:
+    def _keep_tidy(self) -> None:
         if rows.wasteful(self._rows, _MUST_TIDY):
-            self._rows = rows.compact(self._rows)
+            self.compact()
 
 
 class _Observed:

@@ -25,8 +25,11 @@ __all__ = ["longer", "put_together", "shorter", "zeros"]
 MAPPED_FROM = 1 << 20
 """Bytes from which on an array has a mapping of its own."""
 
-ROOM = 64
+ROOM = 8
 """How many times its size an array can grow to before it is copied."""
+
+LEAST_ROOM = 1 << 26
+"""Bytes that any array with a mapping of its own can grow to."""
 
 HUGE_FROM = 1 << 23
 """Bytes from which on it is on huge pages."""
@@ -79,9 +82,11 @@ def shorter(array: NDArray, length: int) -> NDArray:  # type: ignore[type-arg]
     kept = end
     if _LETS_GO:
         page = HUGE_PAGE if end >= HUGE_FROM else mmap.PAGESIZE
-        kept = min(end, -(-size // page) * page)
-    if kept < end:
-        mapping.madvise(mmap.MADV_DONTNEED, start + kept, end - kept)
+        part = min(end, -(-size // page) * page)
+        with suppress(OSError):  # pages are locked, or there is nothing to let go of
+            mapping.madvise(mmap.MADV_DONTNEED, start + part, end - part)
+            kept = part
+    mapping.small = min(mapping.small, size)
     np.frombuffer(mapping, np.uint8)[start + size : start + kept] = 0  # for `longer`
     return _placed(mapping, (length, *array.shape[1:]), array.dtype)
 
@@ -104,10 +109,11 @@ class _Mapping(mmap.mmap):
 
 def _mapping(size: int) -> _Mapping:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    try:
-        return _Mapping(-1, ROOM * size + HUGE_PAGE, flags | _NO_RESERVE)
-    except (OSError, OverflowError):  # address space is limited, or memory is not overcommitted
-        return _Mapping(-1, size + HUGE_PAGE, flags)
+    for room in (max(LEAST_ROOM, ROOM * size), ROOM * size):
+        # Address space may be limited, or memory not overcommitted.
+        with suppress(OSError, OverflowError):
+            return _Mapping(-1, room + HUGE_PAGE, flags | _NO_RESERVE)
+    return _Mapping(-1, size + HUGE_PAGE, flags)
 
 
 def _start(mapping: _Mapping) -> int:

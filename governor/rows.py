@@ -420,10 +420,11 @@ def compact(rows: Rows) -> Rows:
     """
     header = rows.header[: rows.state[State.ROWS]]
     used = np.flatnonzero(header[:, 1] & np.uint64(USED))
-    _slide_entries(rows, _in_order(used, header[used, 0]))
-    if rows.state[State.DEAD_IDS]:
-        _slide_ids(rows, _in_order(used, header[used, 1]))
+    by_run, by_id = _in_order(used, header[used, 0]), _in_order(used, header[used, 1])
     rows.free[:] = 0
+    _slide_entries(rows, by_run)
+    if rows.state[State.DEAD_IDS]:
+        _slide_ids(rows, by_id)
     entries, id_bytes = int(rows.state[State.ARENA]), int(rows.state[State.IDS])
     return rows._replace(
         arena=shorter(rows.arena, entries + entries // 8 + 64),
@@ -449,6 +450,9 @@ def _slide_entries(rows: Rows, order: NDArray[np.int64]) -> None:
             for i in range(length):
                 for word in range(WORDS):
                     rows.arena[used + i, word] = rows.arena[start + i, word]
+            for i in range(length, CAPACITIES[size_class]):
+                for word in range(WORDS):
+                    rows.arena[used + i, word] = _NONE  # nobody's entries stay in an image
             rows.header[row, 0] = run_word(used, length, size_class)
         used += CAPACITIES[size_class]
     rows.state[_ARENA], rows.state[_DEAD] = used, 0

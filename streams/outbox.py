@@ -63,9 +63,9 @@ HASTE, PANIC = 0.5, 0.75
 """How full of events that wait for rows it may be until partitions are written without a pause
 between two, and until all are written in one go."""
 
-LONG_FLUSH = 2.0
-"""Intervals that a flush takes from which on rows are not moved together behind it: decisions that
-have come meanwhile are first. Ledgers move rows themselves where that goes on."""
+LONG_FLUSH = 0.05
+"""Seconds that a flush takes, or its interval if that is longer, from which on rows are not moved
+together behind it: decisions that have come meanwhile are first."""
 
 TIDY_SHARE = 0.05
 """Of the time, that goes into moving rows together: those of all partitions grow alike, and moved
@@ -359,7 +359,7 @@ class Outbox(Service):
             if pending.touched:
                 self._awaited = True
                 self._pressed.set()
-            if spent < LONG_FLUSH * self._interval:
+            if spent < max(LONG_FLUSH, self._interval):
                 self._tidy()
 
     def _fullness(self) -> float:

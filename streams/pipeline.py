@@ -151,6 +151,8 @@ def warm_up(ledger: Ledger, gate: Gate) -> None:
     ledger.load(replace(rows, buffer=np.frombuffer(rows.buffer.tobytes(), np.uint8)))
     ledger.merge("v", ledger.raw("u"), 0)
     ledger.forget("v")
+    ledger.take(0)
+    ledger.compact()
     ledger.reevaluate(1)
     for outgoing in (taken.decisions, taken.changelog, records):
         list(build(outgoing, max_bytes=1_000_000))

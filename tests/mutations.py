@@ -222,8 +222,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "rows.py",
-        "ids[id_used + i] = rows.ids[first + i]",
-        "ids[id_used + i] = rows.ids[i]",
+        "rows.ids[used + i] = rows.ids[first + i]",
+        "rows.ids[used + i] = rows.ids[i]",
         "users lose their ids when rows are moved together",
     ),
     # ---- rules

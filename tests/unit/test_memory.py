@@ -66,7 +66,7 @@ def test_an_array_that_becomes_large_is_put_together_once_and_holds_what_it_held
     assert not memory.put_together(np.zeros(3))
 
 
-@pytest.mark.parametrize("rows", [10, 100_000, 1_000_000])
+@pytest.mark.parametrize("rows", [10, 300_000, 1_000_000])
 def test_a_shorter_array_gives_back_memory_and_grows_again_with_zeros(rows: int) -> None:
     process = psutil.Process()
     array = memory.zeros((rows, 3), np.uint64)
@@ -74,7 +74,8 @@ def test_a_shorter_array_gives_back_memory_and_grows_again_with_zeros(rows: int)
     full = process.memory_info().rss
     array = memory.shorter(array, rows // 10 + 1)
     let_go = full - process.memory_info().rss
-    assert let_go >= array.nbytes * 8 - memory.HUGE_PAGE or array.nbytes < memory.HUGE_PAGE
+    if rows > 10:
+        assert let_go > 5 * array.nbytes
     assert len(array) == rows // 10 + 1
     assert len(memory.shorter(array, rows)) == len(array)
     assert (array == 7).all()

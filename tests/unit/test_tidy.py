@@ -10,7 +10,6 @@ from governor.events import Limits, decode_impressions
 from governor.ledger import Ledger
 from governor.policy import load
 from governor.records import Records
-from governor.rows import compact
 from governor.ticks import SECOND
 
 HORIZON = 32 * 86400 * SECOND
@@ -72,7 +71,7 @@ def test_moved_together_at_any_time_a_ledger_stays_the_one_that_never_was() -> N
         for ledger in (one, other):
             columns, _ = decode_impressions(Records.of(records), ledger.labels, Limits())
             ledger.apply(columns)
-        one._rows = compact(one._rows)
+        one.compact()
         assert one.nbytes <= other.nbytes
         assert {**one.describe(), "bytes": 0} == {**other.describe(), "bytes": 0}
         for name in names:
