@@ -91,7 +91,8 @@ class Spoken:
         own = labels.labels_of(ad)
         order = [*FIELDS, *sorted(set(own) - set(FIELDS))]
         parts = ["user", *(f"{key}:{own[key]}" for key in order if key in own)]
-        _note(self.heard, _pair(label, ad), int(_speaks_of(text, parts)))
+        # From compiled code it comes as a Python integer, whose hash would be a signed one's.
+        _note(self.heard, np.uint64(_pair(label, ad)), int(_speaks_of(text, parts)))
 
 
 def _pairs(size: int) -> Heard:
