@@ -48,6 +48,8 @@ SEGMENTS = 3.5
 RUNS = 3
 QUIET_SECONDS = 40.0 + int(CONFIGURATION["ledger"]["min.compaction.lag.ms"]) / 1000
 """After so long without a change the broker has compacted what it will."""
+SETTLE_SECONDS = 1800.0
+"""By then it has, or something is wrong with it."""
 
 
 def changelog(users: int) -> list[Records]:
@@ -101,8 +103,13 @@ async def count(settings: Settings) -> int:
 
 def settled(settings: Settings) -> int:
     """Wait until the broker has compacted what it will; the records left."""
-    last, since = -1, time.monotonic()
+    began = since = time.monotonic()
+    last = -1
     while time.monotonic() - since < QUIET_SECONDS:
+        if time.monotonic() - began > SETTLE_SECONDS:
+            raise SystemExit(
+                f"the broker still compacts after {SETTLE_SECONDS:.0f} s: {last} records"
+            )
         if (records := asyncio.run(count(settings))) != last:
             last, since = records, time.monotonic()
         time.sleep(5)
