@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.compiled import allocating, compiled
+from governor.words import word_at
 
 __all__ = ["hash_bytes", "hash_spans", "mix"]
 
@@ -29,10 +30,7 @@ def hash_bytes(buffer: NDArray[np.uint8], start: int, size: int) -> np.uint64:
     h = _SEED ^ (np.uint64(size) * _M)
     blocks = size // 8
     for block in range(blocks):
-        at = start + 8 * block
-        k = np.uint64(0)
-        for byte in range(8):
-            k |= np.uint64(buffer[at + byte]) << (np.uint64(byte) * _BYTE)
+        k = word_at(buffer, start + 8 * block)
         k *= _M
         k ^= k >> _R
         k *= _M

@@ -53,6 +53,7 @@ from governor.rows import (
 from governor.rules import RuleArrays
 from governor.scopes import NAMED, Ads, Col, Scopes
 from governor.scratch import Scratch, ScratchArrays
+from governor.words import put_word, word_at
 
 __all__ = [
     "FENCE_KEY",
@@ -140,14 +141,14 @@ def put_row(
     begin, start, length = at, run_of(header0), length_of(header0)
     out[at], out[at + 1] = MAGIC, VERSION
     out[at + 2], out[at + 3] = length & 0xFF, length >> 8
-    _put64(out, at + 4, table.header[row, 2])
-    _put64(out, at + 12, table.header[row, 3])
+    put_word(out, at + 4, table.header[row, 2])
+    put_word(out, at + 12, table.header[row, 3])
     at += HEAD
     for i in range(start, start + length):
-        _put64(out, at, table.arena[i, 0])
-        _put64(out, at + 8, table.arena[i, 1])
-        _put64(out, at + 16, table.arena[i, 2] >> _AD_BITS)
-        _put64(out, at + 24, ad_hash[ad_of(table.arena[i, 2])])
+        put_word(out, at, table.arena[i, 0])
+        put_word(out, at + 8, table.arena[i, 1])
+        put_word(out, at + 16, table.arena[i, 2] >> _AD_BITS)
+        put_word(out, at + 24, ad_hash[ad_of(table.arena[i, 2])])
         at += ENTRY
     checksum = _checksum(out, key, begin - key, begin, at - begin)
     for i in range(CHECKSUM):
@@ -160,20 +161,6 @@ def _checksum(
     buffer: NDArray[np.uint8], key_start: int, key_size: int, start: int, size: int
 ) -> np.uint64:
     return mix(hash_bytes(buffer, key_start, key_size), hash_bytes(buffer, start, size)) & _LOW32
-
-
-@compiled
-def _put64(out: NDArray[np.uint8], at: int, word: np.uint64) -> None:
-    for i in range(8):
-        out[at + i] = (word >> (np.uint64(i) * _BYTE)) & _LOW8
-
-
-@compiled
-def _get64(buffer: NDArray[np.uint8], at: int) -> np.uint64:
-    word = _NONE
-    for i in range(8):
-        word |= np.uint64(buffer[at + i]) << (np.uint64(i) * _BYTE)
-    return word
 
 
 def rows_in(changelog: Records) -> int:
@@ -343,7 +330,7 @@ def _load_rows(
         begin = value_start[i]
         length = integer(buffer[begin + 2]) | (integer(buffer[begin + 3]) << 8)
         for k in range(length):
-            wanted = _get64(buffer, begin + HEAD + ENTRY * k + 24)
+            wanted = word_at(buffer, begin + HEAD + ENTRY * k + 24)
             where = np.searchsorted(known, wanted)
             if where == len(known) or known[where] != wanted:
                 return i, _UNKNOWN_AD, wanted, read
@@ -355,14 +342,14 @@ def _load_rows(
         set_length(table, row, 0)
         reserve(table, row, length)
         set_length(table, row, length)
-        table.header[row, 2] = _get64(buffer, begin + 4)
-        table.header[row, 3] = _get64(buffer, begin + 12)
+        table.header[row, 2] = word_at(buffer, begin + 4)
+        table.header[row, 3] = word_at(buffer, begin + 12)
         start = run_of(table.header[row, 0])
         for k in range(length):
             entry = begin + HEAD + ENTRY * k
-            table.arena[start + k, 0] = _get64(buffer, entry)
-            table.arena[start + k, 1] = _get64(buffer, entry + 8)
-            table.arena[start + k, 2] = (_get64(buffer, entry + 16) << _AD_BITS) | np.uint64(
+            table.arena[start + k, 0] = word_at(buffer, entry)
+            table.arena[start + k, 1] = word_at(buffer, entry + 8)
+            table.arena[start + k, 2] = (word_at(buffer, entry + 16) << _AD_BITS) | np.uint64(
                 ads_of_row[k]
             )
         # What the row holds shows before the names of its ads do, which may stand behind it.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.compiled import compiled
+from governor.words import word_at
 
 __all__ = ["key_of", "siphash"]
 
@@ -60,9 +61,7 @@ def siphash(
     v0, v1, v2, v3 = key0 ^ _I0, key1 ^ _I1, key0 ^ _I2, key1 ^ _I3
     whole = size - size % 8
     for at in range(start, start + whole, 8):
-        word = np.uint64(0)
-        for byte in range(8):
-            word |= np.uint64(buffer[at + byte]) << (np.uint64(byte) * _BYTE)
+        word = word_at(buffer, at)
         v3 ^= word
         v0, v1, v2, v3 = _rounds(v0, v1, v2, v3, 2)
         v0 ^= word

@@ -440,7 +440,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "rowcodec.py",
-        "table.header[row, 2] = _get64(buffer, begin + 4)",
+        "table.header[row, 2] = word_at(buffer, begin + 4)",
         "table.header[row, 2] = _NONE",
         "a restart forgets what was published",
     ),
