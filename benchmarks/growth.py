@@ -60,7 +60,7 @@ def _domain(record: Record, name: str, users: int, campaigns: int, segment: int)
 
 def broker(record: Record, *, quick: bool) -> None:
     """Events per second with more partitions and larger events."""
-    events = 150_000 if quick else 600_000
+    events = 600_000 if quick else 1_200_000
     for _run in record.times(2):
         with Cluster(heap_mb=1024) as cluster:
             for number, partitions in enumerate(PARTITIONS):

@@ -35,7 +35,7 @@ POLICIES = {"1 rule": _ONE, "4 rules": CAPS, "20 rules": _TWENTY}
 
 def measure(record: Record, *, quick: bool) -> None:
     """Events per second, and the bare consumer's records per second on the same topic."""
-    events = 150_000 if quick else 700_000
+    events = 600_000 if quick else 1_200_000
     for _run in record.times(3):
         with Cluster(heap_mb=1024) as cluster:
             number = 0

@@ -55,7 +55,7 @@ def export(commit: str, folder: Path) -> None:
 
 
 def rate(sources: Path, bootstrap: str, name: str, load: Load) -> float:
-    """Acknowledged events per second, from a tenth of the load to its end, of one worker."""
+    """Acknowledged events per second, from a tenth to three quarters of the load, of one worker."""
     with tempfile.TemporaryDirectory() as folder:
         policy, log = Path(folder) / "policy.yaml", Path(folder) / "worker.log"
         policy.write_text(CAPS)

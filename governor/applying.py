@@ -35,7 +35,7 @@ from governor.entries import (
     type_of,
 )
 from governor.hashing import hash_bytes
-from governor.kept import prune
+from governor.kept import prune, prune_exposures
 from governor.prefetch import AHEAD, prefetch
 from governor.rows import (
     DIRTY,
@@ -274,9 +274,12 @@ def insert(
     if simple and bare <= row_limit:
         return APPLIED
 
-    table.header[row, 1] |= _OTHERS
     cut = _cut_of(table, row)
-    _prune_row(table, row, rules, ads, scratch, horizon, row_limit)
+    if simple:
+        _prune_crowded(table, row, rules, ads, scratch, horizon, row_limit)
+    else:
+        table.header[row, 1] |= _OTHERS
+        _prune_row(table, row, rules, ads, scratch, horizon, row_limit)
     if scratch.mark[at] == 1:
         return APPLIED
     if _cut_of(table, row) != cut:
@@ -376,6 +379,33 @@ def _prune_row(
         table.state[_OVERFLOW] += scratch.mark[i] == 2
     set_length(table, row, kept)
     note_kinds(table, row)
+
+
+@compiled
+def _prune_crowded(
+    table: Rows,
+    row: int,
+    rules: RuleArrays,
+    ads: Ads,
+    scratch: ScratchArrays,
+    horizon: int,
+    row_limit: int,
+) -> None:
+    """`_prune_row` of a row that holds nothing but exposures and facts."""
+    header0, header1 = table.header[row, 0], table.header[row, 1]
+    id_type = id_type_of(table.ids, id_start(header1), id_size(header1), rules)
+    kept, dropped = prune_exposures(
+        table.arena[run_of(header0) :],
+        length_of(header0),
+        id_type,
+        rules,
+        ads,
+        scratch,
+        horizon,
+        row_limit,
+    )
+    table.state[_OVERFLOW] += dropped
+    set_length(table, row, kept)
 
 
 @compiled

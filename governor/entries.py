@@ -190,8 +190,13 @@ def twins(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> bool:
 @compiled
 def cast_shadow(entry: NDArray[np.uint64], length: int, at: int) -> None:
     """Shadow the twins of the entry at ``at`` that are larger, and it by those smaller."""
+    # As `twins` says, but for what does not change on the way.
+    kind, event, exposure = kind_of(entry[at, 0]), entry[at, 1], entry[at, 2] >> _AD_BITS
     for i in range(length):
-        if i != at and twins(entry[i], entry[at]):
+        alike = entry[i, 1] == event
+        if kind == EXPOSURE:
+            alike = alike or entry[i, 2] >> _AD_BITS == exposure
+        if alike and kind_of(entry[i, 0]) == kind and i != at:
             if i < at:
                 entry[i, 0] |= _SHADOW
             else:

@@ -43,6 +43,7 @@ from governor.entries import (
     fact_of,
     facts_from,
     kind_of,
+    newest_of,
     shadowed,
     ticks_of,
     time_word,
@@ -53,7 +54,7 @@ from governor.scopes import Ads, Col
 from governor.scratch import ScratchArrays, Slot
 from governor.situation import refused_at
 
-__all__ = ["HARD_LIMIT", "REQUESTS", "held_by_controls", "prune"]
+__all__ = ["HARD_LIMIT", "REQUESTS", "held_by_controls", "prune", "prune_exposures"]
 
 HARD_LIMIT = 1024
 """Entries of one kind that a row holds at most, whatever asks for them."""
@@ -109,6 +110,51 @@ def prune(
         if scratch.mark[i] == _OVERFLOW:
             cut = max(cut, ticks_of(entry[i, 0]))
     return _compact(entry, length, bare, scratch, oldest, cut)
+
+
+@compiled
+def prune_exposures(
+    entry: NDArray[np.uint64],
+    length: int,
+    id_type: int,
+    rules: RuleArrays,
+    ads: Ads,
+    scratch: ScratchArrays,
+    horizon: int,
+    row_limit: int,
+) -> tuple[int, int]:
+    """`prune` in one walk, of a row of exposures and facts alone: how many entries are left, and
+    how many were let go for want of room.
+
+    Rows of those who see the most are full, and nearly all that happens to them is one exposure
+    more.
+    """
+    bare = facts_from(entry, length)
+    oldest = newest_of(entry, length) - horizon
+    live = bare
+    while live > 0 and ticks_of(entry[live - 1, 0]) <= oldest:
+        live -= 1
+        scratch.mark[live] = _DROP
+    span = rules.spans[id_type]
+    first, end = span[_COUNTED], span[_REACTION]
+    scratch.round[0] += 1
+    crowded = live > row_limit
+    kept, cut, seen = 0, -1, _NONE
+    for i in range(live):
+        needed = crowded and _needed(ad_of(entry[i, 2]), -1, first, end, rules, ads, scratch)
+        if (needed or i < row_limit) and kept < HARD_LIMIT:
+            scratch.mark[i] = _KEEP
+            if kept < i:
+                for word in range(WORDS):
+                    entry[kept, word] = entry[i, word]
+            seen |= entry[kept, 0]
+            kept += 1
+        else:
+            scratch.mark[i] = _OVERFLOW
+            cut = max(cut, ticks_of(entry[i, 0]))
+    if kept < bare and shadowed(seen):
+        cast_shadows(entry, kept)
+    return _with_facts(entry, length, bare, kept, oldest, cut), live - kept
 
 
 @compiled
@@ -275,7 +321,7 @@ def _compact(
     oldest: int,
     cut: int,
 ) -> int:
-    """Close the gaps, note the cut, and cast shadows anew; return how many entries are left."""
+    """Close the gaps and cast shadows anew; return how many entries are left."""
     kept = 0
     for i in range(bare):
         if scratch.mark[i] == _KEEP:
@@ -284,6 +330,15 @@ def _compact(
             kept += 1
     if kept < bare and any_shadowed(entry, kept):
         cast_shadows(entry, kept)
+    return _with_facts(entry, length, bare, kept, oldest, cut)
+
+
+@compiled
+def _with_facts(
+    entry: NDArray[np.uint64], length: int, bare: int, kept: int, oldest: int, cut: int
+) -> int:
+    """Put what lasts of the facts from ``bare`` on behind what was kept, and note the cut; return
+    how many entries there are."""
     last = kept
     for i in range(bare, length):
         kind = type_of(entry[i, 0])

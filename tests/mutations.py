@@ -80,9 +80,35 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "kept.py",
-        "entry[kept, word] = entry[i, word]",
-        "entry[i, word] = entry[kept, word]",
+        "        if scratch.mark[i] == _KEEP:\n            for word in range(WORDS):\n"
+        "                entry[kept, word] = entry[i, word]",
+        "        if scratch.mark[i] == _KEEP:\n            for word in range(WORDS):\n"
+        "                entry[i, word] = entry[kept, word]",
         "pushing an entry out copies the wrong way",
+    ),
+    Mutation(
+        "kept.py",
+        "if (needed or i < row_limit) and kept < HARD_LIMIT:",
+        "if (needed or i < row_limit - 1) and kept < HARD_LIMIT:",
+        "a row of exposures holds one entry less than its limit",
+    ),
+    Mutation(
+        "kept.py",
+        "needed = crowded and _needed(",
+        "needed = not crowded and _needed(",
+        "a row crowded by exposures forgets what a rule asks about",
+    ),
+    Mutation(
+        "kept.py",
+        "                    entry[kept, word] = entry[i, word]\n            seen |=",
+        "                    entry[i, word] = entry[kept, word]\n            seen |=",
+        "pushing an exposure out copies the wrong way",
+    ),
+    Mutation(
+        "kept.py",
+        "if kept < bare and shadowed(seen):",
+        "if kept < bare and not shadowed(seen):",
+        "what lost its twin to the limit stays shadowed",
     ),
     # ---- where an entry goes
     Mutation(
@@ -124,8 +150,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "entries.py",
-        "if i != at and twins(entry[i], entry[at]):",
-        "if twins(entry[i], entry[at]):",
+        "if alike and kind_of(entry[i, 0]) == kind and i != at:",
+        "if alike and kind_of(entry[i, 0]) == kind:",
         "every entry is its own twin",
     ),
     Mutation(
