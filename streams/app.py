@@ -32,7 +32,7 @@ from governor.policy import Fatigue, Policy
 from governor.rows import CAPACITIES
 from governor.ticks import SECOND
 from governor.told import Told
-from streams import failpoints, guards, logs, repartition, topics
+from streams import failpoints, guards, heap, logs, repartition, topics
 from streams.aggregator import Aggregator
 from streams.bookmarks import Bookkeeper
 from streams.canary import ingest_warily
@@ -256,6 +256,7 @@ class Governor(faust.App):
 
         Whoever asks meanwhile is answered: a worker that waits for Kafka is alive.
         """
+        heap.share_one_heap()
         await self.server.maybe_start()
         warming = asyncio.ensure_future(asyncio.to_thread(self._warm_up))
         try:
@@ -268,6 +269,7 @@ class Governor(faust.App):
             await self.live_curves.begin()
             seconds = round(await warming, 3)
             spare_collector()
+            heap.keep_freed()
             log.info("compiled", extra={"seconds": seconds, "partitions": partitions})
         except BaseException:
             warming.cancel()  # it ends with the process
@@ -433,6 +435,8 @@ class Governor(faust.App):
         for one in ingested.rejected:
             self.metrics.dead_letter(kind, one.reason)
         dead = letters(message.topic, message.partition, records, ingested.rejected)
+        # Where it ends is all that its ack needs. What it brought would lie there until then.
+        event.value = message.value = None
         await self.outbox.add(event, records.timestamp, dead, home.forwards.take(), whole=whole)
 
     def snapshot(self) -> Snapshot:

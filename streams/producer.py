@@ -245,7 +245,7 @@ class Producer:
     ) -> str:
         """One request; why some of it was not taken, empty when all was."""
         asked: dict[TopicPartition, _Outgoing] = {}
-        topics: dict[str, list[tuple[int, bytearray]]] = defaultdict(list)
+        topics: dict[str, list[tuple[int, memoryview]]] = defaultdict(list)
         size = 0
         for one in waiting:
             assert one.frame is not None
@@ -275,7 +275,7 @@ class Producer:
                 reason = self._settle(one, code, offset, appended) or reason
         return reason
 
-    def _sealed(self, one: _Outgoing, frame: Frame) -> bytearray:
+    def _sealed(self, one: _Outgoing, frame: Frame) -> memoryview:
         """One's frame, under the partition's identity and with its place in the sequence."""
         owned = self._owned.get(one.tp.partition)
         if owned is None:
@@ -350,7 +350,7 @@ class PiecewiseProduceRequest(ProduceRequest):
 
     def _encoded(self) -> bytes | _Pieces:
         head = bytearray(_REQUEST.pack(-1, self._required_acks, self._timeout, len(self._topics)))
-        pieces: list[bytes | bytearray] = []
+        pieces: list[bytearray | memoryview] = []
         for topic, partitions in self._topics:
             name = topic.encode()
             head += _SHORT.pack(len(name)) + name + _INT.pack(len(partitions))
@@ -367,7 +367,7 @@ class PiecewiseProduceRequest(ProduceRequest):
 class _Pieces:
     """What aiokafka puts its header in front of, and hands to the connection."""
 
-    def __init__(self, pieces: Sequence[bytes | bytearray]) -> None:
+    def __init__(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         self.pieces = pieces
 
     def __len__(self) -> int:

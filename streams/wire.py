@@ -59,7 +59,7 @@ class CorruptBatch(Exception):  # noqa: N818
 class Frame:
     """A record batch whose header is still empty."""
 
-    buffer: bytearray
+    buffer: memoryview
     count: int
     first_timestamp: int
     max_timestamp: int
@@ -317,8 +317,8 @@ def build(*parts: Records, max_bytes: int) -> Iterator[Frame]:
     for i in range(count):
         first, last = int(cuts[i]), int(cuts[i + 1])
         begun = int(timestamp[first])
-        buffer = bytearray(int(sizes[i]))
-        out, at = np.frombuffer(buffer, np.uint8), _HEADER_SIZE
+        out, at = np.empty(int(sizes[i]), np.uint8), _HEADER_SIZE
+        out[:at] = 0
         for part, begin in zip(parts, begins, strict=False):
             lowest, highest = max(first - begin, 0), min(last - begin, len(part))
             if lowest < highest:
@@ -336,7 +336,7 @@ def build(*parts: Records, max_bytes: int) -> Iterator[Frame]:
                     out,
                     at,
                 )
-        yield Frame(buffer, last - first, begun, int(timestamp[first:last].max()))
+        yield Frame(out.data, last - first, begun, int(timestamp[first:last].max()))
 
 
 @compiled
@@ -458,7 +458,7 @@ def _write(
 
 def seal(
     frame: Frame, producer_id: int, producer_epoch: int, base_sequence: int, *, attributes: int = 0
-) -> bytearray:
+) -> memoryview:
     """Write the frame's header and checksum; the batch, ready to be sent.
 
     A frame may be sealed again, for another try under other conditions.
@@ -480,7 +480,7 @@ def seal(
         base_sequence,
         frame.count,
     )
-    _CRC.pack_into(frame.buffer, _CRC_AT, _checksum(memoryview(frame.buffer)[_SUMMED_AT:]))
+    _CRC.pack_into(frame.buffer, _CRC_AT, _checksum(frame.buffer[_SUMMED_AT:]))
     return frame.buffer
 
 
@@ -520,7 +520,7 @@ class PreparedBatch:
     ) -> None:
         self._producer = (producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytearray:
+    def _build(self) -> memoryview:
         if not self._built:
             seal(self._frame, *self._producer, attributes=self._attributes)
             self._built = True
