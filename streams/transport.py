@@ -33,6 +33,7 @@ from mode.threads import MethodQueue
 from mode.utils.futures import maybe_set_exception
 
 from governor.records import Records
+from streams.answers import AnswersClient
 from streams.wire import CorruptBatch, parse
 
 __all__ = [
@@ -329,6 +330,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust ties both to its own settings, of which the one that reads what is committed
         # brings its transactions as well. The ends of partitions are then the stable offsets.
         consumer._isolation_level = "read_committed"
+        consumer._client.__class__ = AnswersClient
         consumer.__class__ = _MarkingConsumer
         consumer.keeper = cast("Consumer", self.consumer).keeper
         return consumer
