@@ -32,7 +32,7 @@ from aiokafka import AIOKafkaProducer
 from benchmarks.load import Load, preload
 from benchmarks.population import POLICY, START, Population
 from benchmarks.running import Worker, fresh
-from benchmarks.throughput import cores
+from benchmarks.throughput import cores, rate_of
 from governor.fatigue.curves import ALL, KNOTS, STRATA, Curve, CurveSet
 from governor.fatigue.versions import Version
 from governor.ticks import SECOND
@@ -93,7 +93,7 @@ def _rate(bootstrap: str, load: Load, tiring: bool, number: int) -> float:
         else:
             worker.environment["GOVERNOR_SAMPLE_PEOPLE"] = "0"
         worker.start(wait=False)
-        rate = worker.rate(load.events)
+        rate = rate_of(worker.acknowledged, load.events)
         rests = worker.metric("governor_fatigue_rests_total")
         if tiring and not rests:
             raise SystemExit("nobody was given a rest for fatigue: there was nothing to measure")

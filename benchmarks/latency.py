@@ -27,7 +27,7 @@ from benchmarks.impressions import Template, Traffic, partition_of
 from benchmarks.load import preload
 from benchmarks.running import Worker
 from benchmarks.scratch import COMPACTION, WrittenMemory, in_memory
-from benchmarks.throughput import SPACING
+from benchmarks.throughput import SPACING, rate_of
 from streams.broker import Cluster
 from streams.wire import PreparedBatch, build
 
@@ -52,7 +52,7 @@ class Paced:
 def measure(record: Record, *, quick: bool) -> None:
     """Median and 99th percentile in milliseconds."""
     seconds = 4.0 if quick else 15.0
-    backlog = 200_000 if quick else 600_000
+    backlog = 600_000 if quick else 1_200_000
     print(f"  {in_memory()}; all that is free is written to first: up to a minute", flush=True)
     with WrittenMemory() as memory, Cluster(heap_mb=2048, overrides=COMPACTION) as cluster:
         print(f"  {memory.take()}", flush=True)
@@ -62,7 +62,7 @@ def measure(record: Record, *, quick: bool) -> None:
         with Worker(bootstrap, NAME, SPACING, PARTITIONS) as worker:
             asyncio.run(preload(bootstrap, f"{NAME}.impressions", load))
             worker.start(wait=False)
-            capacity = worker.rate(backlog)
+            capacity = rate_of(worker.acknowledged, backlog)
             record.add("latency/capacity", "events/s", capacity)
             done = backlog
             facts = {}

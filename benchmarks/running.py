@@ -145,13 +145,6 @@ class Worker:
         # Each look costs the worker a scrape.
         self.until(lambda: self.acknowledged() >= count, f"{count} events are not done", 0.25)
 
-    def rate(self, events: int) -> float:
-        """Acknowledged events per second, from a tenth of so many to their end."""
-        self.until_acknowledged(events // 10)
-        began, first = time.perf_counter(), self.acknowledged()
-        self.until_acknowledged(events)
-        return (events - first) / (time.perf_counter() - began)
-
     def until(self, condition: Callable[[], bool], otherwise: str, pause: float = 0.05) -> None:
         """Wait until something holds; end the program when the worker has ended, or in vain."""
         deadline = time.monotonic() + WAIT_SECONDS
