@@ -54,7 +54,6 @@ def measure(record: Record, *, quick: bool) -> None:
         ]
     record.add("recovery/start of an empty worker", "s", empty)
     record.add("recovery/start with rows", "s", seconds)
-    record.add("recovery/end to end", "records/s", [records / (s - empty) for s in seconds])
     record.add("recovery/bare consumer", "records/s", ceiling)
     record.facts["recovery"] = {"rows": rows, "records": records, "events": events}
 

@@ -144,7 +144,6 @@ def _recovery(record: Record) -> str:
     rows = [
         ["`Ledger.load`, ten exposures a row", f"{of['recovery/domain'].spread} rows/s"],
         ["bare consumer of the changelog", f"{of['recovery/bare consumer'].spread} records/s"],
-        ["worker, end to end", f"{of['recovery/end to end'].spread} records/s"],
         [
             f"start to ready, {facts['rows']:,} rows in {facts['records']:,} records",
             f"{of['recovery/start with rows'].spread} s",
