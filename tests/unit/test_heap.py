@@ -8,9 +8,11 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, threading
+import ctypes, resource, threading
 import numpy as np
 from streams import heap
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a fault is a page of 4 KiB
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
