@@ -6,8 +6,8 @@ The same impressions lie in two topics of a real broker: twenty of each person, 
 worker pinned to one core reads them under four caps, observing nobody; another one under these
 and a rule of fatigue per campaign, by curves that decline, while it observes people as it does by
 default, and estimates curves anew as far as its core has time. They take turns. The rate is that
-of acknowledged events between a tenth of the load and its end; a run in which nobody was given a
-rest for fatigue is none.
+of acknowledged events between a tenth and three quarters of the load; a run in which nobody was
+given a rest for fatigue is none.
 
 Beside it the ledger alone, without Kafka: CPU an event of decoding, applying and deciding, eight
 exposures a row, each time in a fresh process.

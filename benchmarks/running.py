@@ -136,6 +136,7 @@ class Worker:
 
     def acknowledged(self) -> int:
         """Impressions of which all that they led to is acknowledged."""
+        self._must_run()
         pending = self.metric("governor_pending_events")
         applied = self.metric('governor_events_total{outcome="applied",topic="impressions"}')
         return int(applied - pending)
@@ -145,13 +146,16 @@ class Worker:
         # Each look costs the worker a scrape.
         self.until(lambda: self.acknowledged() >= count, f"{count} events are not done", 0.25)
 
+    def _must_run(self) -> None:
+        assert self._process is not None
+        if (status := self._process.poll()) is not None:
+            raise SystemExit(f"the worker ended with status {status}:\n{self._log.read_text()}")
+
     def until(self, condition: Callable[[], bool], otherwise: str, pause: float = 0.05) -> None:
         """Wait until something holds; end the program when the worker has ended, or in vain."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
-            assert self._process is not None
-            if (status := self._process.poll()) is not None:
-                raise SystemExit(f"the worker ended with status {status}:\n{self._log.read_text()}")
+            self._must_run()
             if condition():
                 return
             time.sleep(pause)

@@ -127,7 +127,7 @@ def rate_of(done: Callable[[], int], events: int) -> float:
         count, now = done(), time.perf_counter()
         if began is None and count >= events // 10:
             began = now, count
-        elif ended is None and count >= events * 3 // 4:
+        elif began and ended is None and count >= events * 3 // 4 and count > began[1]:
             ended = now, count
         if count >= events:
             if began is None or ended is None:

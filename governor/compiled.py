@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from importlib import import_module
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
@@ -81,7 +83,8 @@ class _Cache(FunctionCache):
 
 
 def _digest(function: FunctionType, options: object) -> bytes:
-    """A hash of a function, the functions that it calls and the constants that they use."""
+    """A hash of a function, the functions that it calls and the constants that they use; of those
+    that are not compiled themselves but have an overload, of all that stands in their file."""
     hashed = blake2b(repr(options).encode(), digest_size=16)
     seen: set[FunctionType] = set()
     waiting = [function]
@@ -99,11 +102,19 @@ def _digest(function: FunctionType, options: object) -> bytes:
                 hashed.update(name.encode())
                 if isinstance(value, Dispatcher):
                     waiting.append(value.py_func)
+                elif isinstance(value, FunctionType):
+                    # What numba has in its place stands in the same file.
+                    hashed.update(_source(value.__code__.co_filename))
                 elif isinstance(value, np.ndarray):
                     hashed.update(value.tobytes())
                 elif isinstance(value, bool | int | float | str | tuple | np.generic):
                     hashed.update(repr(value).encode())
     return hashed.digest()
+
+
+@cache
+def _source(file: str) -> bytes:
+    return Path(file).read_bytes()
 
 
 def _codes(code: CodeType) -> list[CodeType]:

@@ -48,6 +48,8 @@ class Reader(asyncio.StreamReader):
     async def readexactly(self, n: int) -> bytes:
         """The next ``n`` bytes.
 
+        What a read that is cancelled has got is gone: aiokafka cancels one with its connection.
+
         Raises:
             asyncio.IncompleteReadError: the connection ended before.
         """

@@ -15,6 +15,7 @@ from faust.types import TP
 from kafka import KafkaConsumer, TopicPartition
 
 from governor.records import Records
+from streams import answers
 from streams.transport import Batch, RecordsSchema
 from streams.wire import PreparedBatch, build
 
@@ -235,6 +236,8 @@ async def test_a_message_larger_than_the_fetch_comes_through(broker: str) -> Non
     async with Reader(broker, topic, consumer_max_fetch_size=100_000) as reader:
         await until(lambda: len(reader.rows()) == 3)
         assert reader.values() == [b"a", large, b"b"]
+        client = reader.app.consumer._thread._consumer._client
+        assert answers.Reader in {type(one._reader) for one in client._conns.values()}
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

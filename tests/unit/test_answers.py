@@ -33,7 +33,7 @@ class Transport:
 
 
 def streamed(length: int) -> bytes:
-    return bytes(i * 7 % 251 for i in range(length))
+    return (bytes(i * 7 % 251 for i in range(251)) * (length // 251 + 1))[:length]
 
 
 async def read(
@@ -70,9 +70,9 @@ async def read(
 def test_reads_what_asyncio_reads(sizes: list[int], cuts: list[int], more: int) -> None:
     data = streamed(max(0, sum(sizes) + more))
     cuts = [min(cut, len(data)) for cut in cuts]
-    mine = asyncio.run(read(Reader, data, cuts, sizes))
-    assert mine == asyncio.run(read(asyncio.StreamReader, data, cuts, sizes))
-    assert b"".join(mine[0]) + (mine[1] or b"") == data[: len(b"".join(mine[0]) + (mine[1] or b""))]
+    found, missed = asyncio.run(read(Reader, data, cuts, sizes))
+    assert (found, missed) == asyncio.run(read(asyncio.StreamReader, data, cuts, sizes))
+    assert data.startswith(b"".join([*found, missed or b""]))
 
 
 def test_wakes_nobody_before_all_is_there() -> None:
@@ -89,6 +89,23 @@ def test_wakes_nobody_before_all_is_there() -> None:
         reader.feed_data(bytes(LARGE + 5))
         assert await reading == bytes(3 * LARGE)
         assert await reader.readexactly(5) == bytes(5)
+
+    asyncio.run(scenario())
+
+
+def test_takes_the_place_of_a_reader_that_somebody_waits_for() -> None:
+    async def scenario() -> None:
+        reader = asyncio.StreamReader()
+        reading = asyncio.ensure_future(reader.readexactly(4))
+        await asyncio.sleep(0)
+        reader.__class__ = Reader
+        sent = streamed(4 + 2 * LARGE)
+        reader.feed_data(sent[:9])
+        assert await reading == sent[:4]
+        large = asyncio.ensure_future(reader.readexactly(2 * LARGE))
+        await asyncio.sleep(0)
+        reader.feed_data(sent[9:])
+        assert await large == sent[4:]
 
     asyncio.run(scenario())
 

@@ -30,9 +30,9 @@ print(twice(10), sum(twice.stats.cache_hits.values()) if hasattr(twice, "stats")
 """
 
 
-def _run(folder: Path, scale: int, more: int) -> list[int]:
+def _run(folder: Path, scale: int, more: int, callee: str = CALLEE) -> list[int]:
     """What the caller gives, and how often it came from the cache."""
-    (folder / "callee.py").write_text(CALLEE.format(scale=scale, more=more))
+    (folder / "callee.py").write_text(callee.format(scale=scale, more=more))
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache")}
     environment.pop("NUMBA_DISABLE_JIT", None)
     finished = subprocess.run(
@@ -50,6 +50,23 @@ def test_the_cache_notices_that_a_callee_has_changed(tmp_path: Path) -> None:
     assert _run(tmp_path, 3, 0) == [60, 1]
     assert _run(tmp_path, 3, 1) == [62, 0]
     assert _run(tmp_path, 4, 1) == [82, 0]
+
+
+OVERLOADED = """
+from numba.extending import overload
+def scaled(number):
+    return number * {scale}
+@overload(scaled, jit_options={{"_nrt": False}})
+def _compiled_scaled(number):
+    return lambda number: number * {scale} + {more}
+"""
+
+
+def test_the_cache_notices_that_an_overload_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "caller.py").write_text(CALLER)
+    assert _run(tmp_path, 3, 0, OVERLOADED) == [60, 0]
+    assert _run(tmp_path, 3, 0, OVERLOADED) == [60, 1]
+    assert _run(tmp_path, 3, 1, OVERLOADED) == [62, 0]
 
 
 def test_asking_for_memory_changes_nothing_even_behind_the_end() -> None:

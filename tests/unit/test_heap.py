@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
 import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 PROGRAM = """
 import ctypes, resource, threading
@@ -44,7 +47,6 @@ def faults(*, kept: bool, megabytes: int) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
 def test_freed_memory_is_there_again() -> None:
     pages = 100 * 256
     _, again, elsewhere = faults(kept=True, megabytes=100)
@@ -54,6 +56,5 @@ def test_freed_memory_is_there_again() -> None:
     assert faults(kept=False, megabytes=100)[1] > pages / 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
 def test_some_is_written_to_ahead() -> None:
     assert faults(kept=True, megabytes=50)[0] < 50 * 256 / 20
