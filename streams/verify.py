@@ -34,7 +34,7 @@ from governor.ledger import Ledger
 from governor.policy import Fatigue, Policy, PolicyError
 from governor.records import Records
 from governor.rowcodec import RowError
-from streams import curves_topic, logs, policy_topic, topics
+from streams import logs, policy_topic, topics
 from streams import verify_report as report
 from streams.curves_topic import Held
 from streams.patience import ReaderError
@@ -50,6 +50,7 @@ from streams.verify_people import (
     Progress,
     Roll,
     Span,
+    curves_by_now,
     curves_for,
     quarantined,
 )
@@ -186,7 +187,6 @@ async def verify(
             "set GOVERNOR_GROUP as the workers have it, or let one start"
         )
     policy = await _governing(settings)
-    curves, _ = await curves_topic.fetch(settings)
     total, roll = Verdict(policy=policy.version), Roll()
     apart = Apart()
     async with Reader(settings, partitions) as reader:
@@ -195,12 +195,12 @@ async def verify(
             if sample and not share:
                 continue
             one = _Partition(
-                settings, policy, curves, reader, partition, span, _Sample(share), roll, progress
+                settings, policy, reader, partition, span, _Sample(share), roll, progress
             )
             total.add(await one.verify(done, partitions, apart))
         # Known only now: of whom a partition holds what concerns a row of another.
         roll.take_out(apart.keys, total)
-        people = Gathering(settings, policy, curves, reader, partitions, span, progress)
+        people = Gathering(settings, policy, reader, partitions, span, progress)
         for keys in apart.slices(sample):
             total.add(await people.verify(done, keys))
     return total
@@ -213,7 +213,6 @@ class _Partition:
         self,
         settings: Settings,
         policy: Policy,
-        curves: Held,
         reader: Reader,
         partition: int,
         span: Span,
@@ -223,7 +222,7 @@ class _Partition:
     ) -> None:
         self._settings = settings
         self._policy = policy
-        self._curves = curves
+        self._curves = Held()
         self._tiring = any(isinstance(rule, Fatigue) for rule in policy.rules)
         self._reader = reader
         self._partition = partition
@@ -257,6 +256,7 @@ class _Partition:
         sample.fit(told.events)
         ledger, rows = await self._read_rows()
         decisions = await self._read_decisions()
+        self._curves = await curves_by_now(self._settings, self._policy)
         for kind in EVENT_TOPICS:
             await self._read_tail(kind, ends[kind])
         return self._judge(ledger, rows, decisions)

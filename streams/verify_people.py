@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from governor.events import Columns, Limits, row_key
+from governor.fatigue.versions import Version
 from governor.gate import Gate, again
 from governor.labels import Labels
 from governor.ledger import Ledger
@@ -27,6 +28,7 @@ from governor.oracle.people import People
 from governor.partitioning import partition_of, partitions_of
 from governor.policy import Fatigue, Policy
 from governor.records import Records
+from streams import curves_topic
 from streams.curves_topic import Held
 from streams.pipeline import DECODERS
 from streams.reader import Reader, committed
@@ -42,6 +44,7 @@ __all__ = [
     "Progress",
     "Roll",
     "Span",
+    "curves_by_now",
     "curves_for",
     "quarantined",
 ]
@@ -54,6 +57,16 @@ SLICE = 50_000
 
 Progress = Callable[[str, int], None]
 """Told what is being done, and how many records were read since it was last told."""
+
+
+async def curves_by_now(settings: Settings, policy: Policy) -> Held:
+    """What the topic of curves holds; nothing where no rule of the policy asks about curves.
+
+    To be asked for when decisions have been read: what they name is there then.
+    """
+    if not any(isinstance(rule, Fatigue) for rule in policy.rules):
+        return Held()
+    return (await curves_topic.fetch(settings))[0]
 
 
 def curves_for(curves: Held, decision: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -207,13 +220,13 @@ class _Found:
     """What Kafka has of a key."""
 
     partition: int
-    by_curves: dict[str, Found]
+    by_curves: list[tuple[Version | None, Found]]
     """By the version of curves that its row is asked by, the likeliest first."""
 
     @property
     def any(self) -> Found:
         """By the likeliest."""
-        return next(iter(self.by_curves.values()))
+        return self.by_curves[0][1]
 
 
 class Gathering:
@@ -223,14 +236,12 @@ class Gathering:
         self,
         settings: Settings,
         policy: Policy,
-        curves: Held,
         reader: Reader,
         partitions: int,
         span: Span,
         progress: Progress,
     ) -> None:
         self._settings, self._policy, self._reader = settings, policy, reader
-        self._curves = curves
         self._tiring = any(isinstance(rule, Fatigue) for rule in policy.rules)
         self._partitions, self._span, self._progress = partitions, span, progress
         self._horizon = ticks(settings.history)
@@ -325,29 +336,29 @@ class Gathering:
                     decisions[key] = offset, records.value(i)
         self._newest[partition] = max(self._newest[partition], ledger.newest)
         mine = [key for key in keys if partition_of(key.encode(), self._partitions) == partition]
-        found = {key: _Found(partition, {}) for key in mine}
         said = {
             key: None if value is None else msgspec.json.decode(value)
             for key, (_, value) in decisions.items()
         }
-        names = {key: dict.fromkeys(curves_for(self._curves, said.get(key))) for key in mine}
-        for curves in sorted({each for some in names.values() for each in some}):
-            if (version := self._curves.version(curves)) is not None:
+        curves = await curves_by_now(settings, self._policy)
+        versions = {key: dict.fromkeys(curves_for(curves, said.get(key))) for key in mine}
+        found: dict[tuple[str, str], tuple[Version | None, Found]] = {}
+        for each in sorted({one for some in versions.values() for one in some}):
+            if (version := curves.version(each)) is not None:
                 ledger.learn(version)
             for key in mine:
-                if curves in names[key]:
-                    found[key].by_curves[curves] = Found(
+                if each in versions[key]:
+                    decision_at = decisions.get(key, (None,))[0]
+                    one = Found(
                         said.get(key),
-                        Place(
-                            settings.topic("decisions"), partition, decisions.get(key, (None,))[0]
-                        ),
+                        Place(settings.topic("decisions"), partition, decision_at),
                         ledger.decide(key),
                         ledger.live(key),
                         Place(settings.topic("ledger"), partition, rows.get(key)),
                     )
+                    found[key, each] = version, one
         return {
-            key: _Found(one.partition, {name: one.by_curves[name] for name in names[key]})
-            for key, one in found.items()
+            key: _Found(partition, [found[key, each] for each in versions[key]]) for key in mine
         }
 
     async def _read_tails(
@@ -414,8 +425,7 @@ class Gathering:
         """The verdict on one row, by the versions of curves that its decision may be of."""
         watermark = self._newest[found.partition]
         verdict = Verdict()
-        for name, one in found.by_curves.items():
-            version = self._curves.version(name)
+        for version, one in found.by_curves:
             for order in orders:
                 order.oracle.version = version
             judge = Judge(self._policy, self._horizon, self._settings.row_limit, watermark, version)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from governor.fatigue.samples import Samples
+from governor.fatigue.frailty import fit
+from governor.fatigue.samples import Samples, clock_record
 from governor.fatigue.versions import Version
+from governor.partitioning import partition_of
+from governor.ticks import from_seconds
 from streams.logs import said
 from tests.integration.deployment import Deployment, Event, Worker
 
@@ -34,6 +37,17 @@ def observed(deployment: Deployment) -> Samples:
     return samples
 
 
+def _told(deployment: Deployment, events: list[Event]) -> bool:
+    """Whether every partition has told that it knows all of these events."""
+    newest: dict[int, int] = {}
+    for _, event in events:
+        partition = partition_of(str(event["user_id"]).encode(), deployment.partitions)
+        newest[partition] = max(newest.get(partition, 0), from_seconds(event["ts"]))
+    clocks = dict(clock_record(*clock, drained=True) for clock in newest.items())
+    topic = {message.key: message.value for message in deployment.read("samples")}
+    return clocks.items() <= topic.items()
+
+
 def settled(
     deployment: Deployment, events: list[Event], *workers: Worker
 ) -> Callable[[], Version | None]:
@@ -41,12 +55,17 @@ def settled(
     shown = sum(topic == "impressions" for topic, _ in events)
 
     def made() -> Version | None:
+        if not _told(deployment, events):
+            return None
         samples, version = observed(deployment), governing(deployment)
-        if version is None or len(samples.exposures()) != shown:
+        exposures = samples.exposures()
+        if version is None or len(exposures) != shown:
             return None
         last = [rounds[-1] for one in workers if (rounds := said(one.log(), "curves made"))]
-        whole = {one["version"] for one in last if one["exposures"] == shown}
-        newest = version.curves.reference == samples.now and version.since == samples.since
-        return version if newest and version.name in whole else None
+        if version.name not in {one["version"] for one in last}:
+            return None
+        # Of other clocks of as many people other curves are made: those people have not settled.
+        anew = Version(fit(exposures, version.curves, now=samples.now), samples.since)
+        return version if anew.name == version.name else None
 
     return made

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Thread
 from typing import Any, TypeVar
 
+import pytest
+
+from governor.fatigue.curves import ALL, KNOTS, Curve, unknown
 from governor.fatigue.sampling import Marks
+from governor.fatigue.versions import Version
+from streams.curves_topic import Held
+from streams.settings import load_settings
+from streams.verify import Span, verify
 from tests.integration.conftest import Deploy
 from tests.integration.curves import curves, observed, settled
 from tests.integration.deployment import Deployment, Event, Worker
 from tests.integration.deployment import wait_for as wait_for_any
+from tests.integration.events import control, shown
 from tests.integration.scenario import T0
 
 POLICY = """
@@ -179,3 +190,59 @@ def test_an_erased_person_leaves_no_sample(deploy: Deploy) -> None:
         mark = Marks(b"secret").of(b"person 7")
         assert mark not in set(observed(deployment).arms())
         assert len(observed(deployment)) == 19
+
+
+def tiring(since: int) -> Version:
+    """Curves by which whoever does not answer campaign C1 twice is tired of it."""
+    known = unknown(since)
+    base, level = (0.5,) * len(known.curves[ALL].base), tuple(-knot for knot in KNOTS)
+    worn: Curve = replace(
+        known.curves[ALL], label="campaign:C1", base=base, level=level, spread=(0.0,) * len(KNOTS),
+        coverage=1.0, identified=True, reason="",
+    )  # fmt: skip
+    return Version(replace(known, curves={**known.curves, worn.label: worn}), since)
+
+
+def publish(deployment: Deployment, version: Version) -> None:
+    held = Held()
+    for key, value in curves(deployment).items():
+        held.take(key, value)
+    records = held.published(version, 0.0)
+    deployment.send_raw((("curves", key, value) for key, value, _ in records), partition=0)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one-partition", "people-of-several"])
+def test_curves_that_change_while_it_is_verified_are_no_difference(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    deployment = deploy(policy=POLICY, **SETTINGS | {"sample_people": "0"})
+    deployment.create_event_topics()
+    users = [f"person {n}" for n in range(20)]
+    deployment.send(shown(user, n * DAY) for n in range(SHOWN) for user in users)
+    if apart:
+        deployment.send(control("link", f"{user}'s telephone", 0, to=user) for user in users)
+    monkeypatch.chdir(deployment.folder)
+    settings = load_settings(deployment.environment())
+    with deployment.worker() as worker:
+        publish(deployment, Version(unknown(int(T0 * 1e6)), 0))
+        deployment.wait_until_committed()
+        assert not any(throttled(deployment, user) for user in users)
+        new = tiring(int(T0 * 1e6))
+
+        def change() -> None:
+            publish(deployment, new)
+            wait_for(lambda: all(throttled(deployment, user) for user in users), "rests of all")
+
+        def progress(what: str, _: int) -> None:
+            if new.name not in seen and "impressions" in what and apart == ("several" in what):
+                seen.add(new.name)
+                changing = Thread(target=change)
+                changing.start()
+                changing.join()
+
+        seen = set[str]()
+        verdict = asyncio.run(verify(settings, Span(), progress=progress))
+        assert seen
+        assert verdict.differences == []
+        assert verdict.throttles == len(users)
+        assert worker.stop() == 0
