@@ -98,13 +98,15 @@ class Audience:
         return [
             self._show(person, PLAIN, self._time(22, 23), 0.0, "radio")
             for person in range(PEOPLE)
-            for _ in range(25)
+            for _ in range(40)
         ]
 
     def seen_again(self) -> list[Shown]:
         """A day on which everything can be answered again."""
         return [
-            self._show(person, STEADY, self._time(23, 24)) for person in range(PEOPLE) for _ in "ab"
+            self._show(person, STEADY, self._time(23, 24))
+            for person in range(PEOPLE)
+            for _ in range(10)
         ]
 
     def _of_steady(self, begin: float, end: float, left: float) -> list[Shown]:
