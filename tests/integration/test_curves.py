@@ -234,7 +234,11 @@ def test_curves_that_change_while_it_is_verified_are_no_difference(
             wait_for(lambda: all(throttled(deployment, user) for user in users), "rests of all")
 
         def progress(what: str, _: int) -> None:
-            if new.name not in seen and "impressions" in what and apart == ("several" in what):
+            if (
+                new.name not in seen
+                and "impressions" in what
+                and apart == ("for people of several" in what)
+            ):
                 seen.add(new.name)
                 changing = Thread(target=change)
                 changing.start()
